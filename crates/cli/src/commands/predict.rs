@@ -1,0 +1,139 @@
+//! `lowburn predict`.
+
+use std::path::Path;
+
+use anyhow::Context;
+use lowburn_glue::{Label, Task};
+use lowburn_hub as hub;
+use lowburn_trainer::{PredictConfig, PredictInput, PredictionRow, predict, write_atomic};
+
+use super::{evaluate::source, note, print};
+use crate::args::PredictArgs;
+use crate::progress::{Progress, Verbosity};
+
+/// The two layouts of predictions.
+#[derive(Clone, Copy)]
+enum Layout {
+    Jsonl,
+    Tsv,
+}
+
+pub(super) fn execute(args: &PredictArgs) -> anyhow::Result<()> {
+    let layout = match &args.output {
+        Some(path) => layout(path)?,
+        None => Layout::Jsonl,
+    };
+    let config = PredictConfig {
+        source: source(&args.model)?,
+        task: args.task,
+        input: input(args)?,
+        batch_size: args.batch.batch_size,
+        max_length: args.batch.max_length,
+        device: args.common.device,
+    };
+    let mut progress = Progress::new(Verbosity::of(args.common.quiet));
+    let rows = predict(&config, &mut progress)?;
+    drop(progress);
+    let text = match layout {
+        Layout::Jsonl => jsonl(&rows)?,
+        Layout::Tsv => tsv(args.task, &rows),
+    };
+    let Some(path) = &args.output else {
+        return print(&text);
+    };
+    write_atomic(path, text.as_bytes())?;
+    note(
+        args.common.quiet,
+        &format!("{} predictions in {}", rows.len(), path.display()),
+    );
+    Ok(())
+}
+
+fn layout(path: &Path) -> anyhow::Result<Layout> {
+    if path.is_dir() {
+        anyhow::bail!("output {} is a folder: give a file", path.display());
+    }
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("jsonl") => Ok(Layout::Jsonl),
+        Some("tsv") => Ok(Layout::Tsv),
+        _ => anyhow::bail!(
+            "output {}: the name decides the layout; end it with .jsonl or .tsv",
+            path.display()
+        ),
+    }
+}
+
+fn input(args: &PredictArgs) -> anyhow::Result<PredictInput> {
+    if let Some(text) = &args.text {
+        return Ok(PredictInput::Text {
+            text: text.clone(),
+            pair: args.text_pair.clone(),
+        });
+    }
+    if let Some(path) = &args.input {
+        return Ok(PredictInput::File(path.clone()));
+    }
+    let data_dir = args.data_dir.as_deref().context("--split needs --data-dir")?;
+    Ok(PredictInput::Split {
+        data_dir: hub::data(data_dir)?.path,
+        split: args.split.clone().context("--data-dir needs --split")?,
+    })
+}
+
+fn jsonl(rows: &[PredictionRow]) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for row in rows {
+        text.push_str(&serde_json::to_string(row)?);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// GLUE's own layout: class names for the inference tasks, class numbers for the others, scores
+/// with three digits.
+fn tsv(task: Task, rows: &[PredictionRow]) -> String {
+    let named = matches!(task, Task::Mnli | Task::Qnli | Task::Rte | Task::Ax);
+    let mut text = "index\tprediction\n".to_owned();
+    for row in rows {
+        let prediction = match row.prediction {
+            Label::Score(score) => format!("{score:.3}"),
+            Label::Class(class) if named => task.labels()[class].to_owned(),
+            Label::Class(class) => class.to_string(),
+        };
+        text.push_str(&format!("{}\t{prediction}\n", row.idx));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(idx: i64, prediction: Label) -> PredictionRow {
+        PredictionRow {
+            idx,
+            label: None,
+            prediction,
+            logits: vec![0.5, -0.25],
+            probabilities: vec![0.75, 0.25],
+        }
+    }
+
+    #[test]
+    fn tsv_is_what_glue_takes() {
+        let rows = [row(7, Label::Class(1))];
+        assert_eq!(tsv(Task::Rte, &rows), "index\tprediction\n7\tnot_entailment\n");
+        assert_eq!(tsv(Task::Sst2, &rows), "index\tprediction\n7\t1\n");
+        let rows = [row(0, Label::Score(3.14159))];
+        assert_eq!(tsv(Task::Stsb, &rows), "index\tprediction\n0\t3.142\n");
+    }
+
+    #[test]
+    fn jsonl_has_the_fields_of_the_contract() {
+        let text = jsonl(&[row(7, Label::Class(1))]).expect("JSON");
+        assert_eq!(
+            text,
+            "{\"idx\":7,\"label\":null,\"prediction\":1,\"logits\":[0.5,-0.25],\"probabilities\":[0.75,0.25]}\n"
+        );
+    }
+}

@@ -1,0 +1,124 @@
+//! `lowburn train`.
+
+use lowburn_hub as hub;
+use lowburn_lora::{LoraConfig, Targets, read_peft};
+use lowburn_models::Method;
+use lowburn_trainer::{Evaluation, RunConfig, RunRecord, Start, Warmup, train};
+
+use super::print;
+use crate::args::{LoraArgs, TrainArgs};
+use crate::progress::{Progress, Verbosity};
+use crate::show::{duration, score_table};
+
+pub(super) fn execute(args: &TrainArgs) -> anyhow::Result<()> {
+    let plan = train_config(args)?.check()?;
+    let start = match (args.resume, args.overwrite) {
+        (true, _) => Start::Resume,
+        (_, true) => Start::Overwrite,
+        _ => Start::Fresh,
+    };
+    let mut progress = Progress::new(Verbosity::of(args.common.quiet));
+    let record = train(&plan, &args.output, start, &mut progress)?;
+    drop(progress);
+    print(&summary(&record, args))
+}
+
+/// The run that was typed, defaults filled in.
+///
+/// # Errors
+/// When a name leads to no folder or the adapter to start from cannot be read.
+pub fn train_config(args: &TrainArgs) -> anyhow::Result<RunConfig> {
+    let model = hub::model(&args.model)?;
+    let data = hub::data(&args.data_dir)?;
+    let recipe = &args.recipe;
+    let warmup = match (recipe.warmup_ratio, recipe.warmup_steps) {
+        (_, Some(steps)) => Warmup::Steps(steps),
+        (ratio, None) => Warmup::Ratio(ratio.unwrap_or_default()),
+    };
+    Ok(RunConfig {
+        model: model.path,
+        model_name: model.name,
+        task: args.task,
+        data_dir: data.path,
+        method: args.method,
+        lora: adapter(args)?,
+        init_adapter: args.init_adapter.clone(),
+        epochs: recipe.epochs,
+        batch_size: recipe.batch_size,
+        accumulate: recipe.accumulate,
+        lr: recipe.lr,
+        weight_decay: recipe.weight_decay,
+        warmup,
+        max_length: recipe.max_length,
+        seed: recipe.seed,
+        shuffle: recipe.shuffle,
+        group_by_length: recipe.group_by_length,
+        train_rows: recipe.train_rows,
+        max_steps: recipe.max_steps,
+        eval_every: recipe.eval_every,
+        device: args.common.device,
+        threads: args.common.threads,
+    })
+}
+
+/// The adapter that was typed: on top of the defaults, or of the folder to start from.
+fn adapter(args: &TrainArgs) -> anyhow::Result<Option<LoraConfig>> {
+    if args.method != Method::Lora {
+        return Ok(args.lora.any().then(|| lora_config(&args.lora)));
+    }
+    match &args.init_adapter {
+        Some(_) if !args.lora.any() => Ok(None),
+        Some(folder) => {
+            let mut config = read_peft(folder)?.config;
+            set(&mut config, &args.lora);
+            Ok(Some(config))
+        }
+        None => Ok(Some(lora_config(&args.lora))),
+    }
+}
+
+/// The adapter that was typed, with the defaults that the help shows.
+pub(super) fn lora_config(args: &LoraArgs) -> LoraConfig {
+    let mut config = LoraConfig::new(8, 16.0, Targets::names(["query", "value"]));
+    set(&mut config, args);
+    config
+}
+
+fn set(config: &mut LoraConfig, args: &LoraArgs) {
+    config.rank = args.rank.unwrap_or(config.rank);
+    config.alpha = args.alpha.unwrap_or(config.alpha);
+    config.dropout = args.lora_dropout.unwrap_or(config.dropout);
+    config.use_rslora |= args.rslora;
+    if let Some(targets) = &args.target {
+        config.targets = targets.clone();
+    }
+}
+
+/// The best evaluation of all splits, and where things are.
+fn summary(record: &RunRecord, args: &TrainArgs) -> String {
+    let step = record.best.as_ref().map_or(0, |best| best.step);
+    let best: Vec<Evaluation> = record
+        .evaluations
+        .iter()
+        .filter(|evaluation| evaluation.step == step)
+        .map(|evaluation| Evaluation {
+            task: record.config.task,
+            split: evaluation.split.clone(),
+            rows: evaluation.rows,
+            loss: evaluation.loss,
+            scores: evaluation.scores.clone(),
+        })
+        .collect();
+    let kept = match args.method {
+        Method::Lora => "adapter",
+        Method::Head => "head",
+        Method::Full => "model",
+    };
+    format!(
+        "{}best after {step} of {} steps, {} in all; kept in {}\n",
+        score_table(&best),
+        record.steps,
+        duration(record.timing.total_seconds),
+        args.output.join(kept).display()
+    )
+}

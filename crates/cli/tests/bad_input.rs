@@ -1,0 +1,248 @@
+//! Everything that can be wrong with a command gives one clear line, exit code 1 (2 for a command
+//! line that makes no sense), and leaves nothing behind.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{Said, copy_folder, lowburn, mini, mini_data, mini_model, text, train};
+
+/// Trains with changed options; the output folder must not have come into being.
+#[track_caller]
+fn refused(changes: &[(&str, &str)], parts: &[&str]) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let output = dir.path().join("run");
+    lowburn(train(&output, changes)).fails_with(parts);
+    assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 0);
+}
+
+/// A copy of the mini checkpoint that a test may damage.
+fn model_copy(dir: &Path) -> std::path::PathBuf {
+    let folder = dir.join("model");
+    copy_folder(&mini().join("model"), &folder);
+    folder
+}
+
+#[test]
+fn hyperparameters_that_cannot_be() {
+    refused(&[("--rank", "0")], &["rank", "0"]);
+    refused(&[("--alpha", "nan")], &["alpha", "NaN"]);
+    refused(&[("--lora-dropout", "1")], &["dropout", "1"]);
+    refused(&[("--lr", "nan")], &["lr", "NaN", "5e-4"]);
+    refused(&[("--lr", "inf")], &["lr", "inf"]);
+    refused(&[("--lr", "-1e-3")], &["lr", "-0.001"]);
+    refused(&[("--weight-decay", "-1")], &["weight-decay", "-1"]);
+    refused(&[("--batch-size", "0")], &["batch-size", "0", "at least 1"]);
+    refused(&[("--epochs", "0")], &["epochs", "0", "at least 1"]);
+    refused(&[("--accumulate", "0")], &["accumulate", "0"]);
+    refused(&[("--train-rows", "0")], &["train-rows", "0"]);
+    refused(&[("--max-steps", "0")], &["max-steps", "0"]);
+    refused(&[("--eval-every", "0")], &["eval-every", "0"]);
+    refused(&[("--max-length", "65")], &["max-length", "65", "64 positions"]);
+    refused(&[("--max-length", "1")], &["max-length", "1", "at least"]);
+    refused(&[("--warmup-ratio", "1.5")], &["warmup-ratio", "1.5"]);
+    refused(
+        &[("--warmup-ratio", "-"), ("--warmup-steps", "9")],
+        &["warmup-steps", "9", "8 steps"],
+    );
+    refused(&[("--threads", "0")], &["threads", "0"]);
+    refused(&[("--device", "cuda")], &["device", "cuda", "cargo feature"]);
+}
+
+#[test]
+fn combinations_that_cannot_be() {
+    let full = [("--method", "full"), ("--rank", "8")];
+    refused(&full, &["lora", "full"]);
+    refused(&[("--method", "head"), ("--init-adapter", "x")], &["init-adapter", "head"]);
+    refused(
+        &[("--group-by-length", ""), ("--shuffle", "false")],
+        &["group-by-length", "shuffle"],
+    );
+    refused(&[("--target", "quarry")], &["quarry", "query"]);
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let output = dir.path().join("run");
+    let usage = |changes: &[(&str, &str)], parts: &[&str]| {
+        let said = lowburn(train(&output, changes));
+        assert_eq!(said.code, Some(2), "{said:#?}");
+        for part in parts {
+            assert!(said.stderr.contains(part), "no {part:?} in {said:#?}");
+        }
+    };
+    usage(&[("--task", "sst3")], &["sst3", "cola"]);
+    usage(&[("--warmup-steps", "3")], &["--warmup-ratio", "--warmup-steps"]);
+    usage(&[("--warmup-ratio", "-")], &["--warmup-ratio"]);
+    usage(&[("--lr", "fast")], &["fast", "--lr"]);
+    usage(&[("--device", "abacus")], &["abacus", "flex"]);
+    usage(&[("--method", "magic")], &["magic", "lora"]);
+    usage(&[("--lr", "-")], &["--lr"]);
+    usage(&[("--target", "(")], &["--target", "regular expression"]);
+}
+
+#[test]
+fn data_that_cannot_be_used() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let rte = dir.path().join("rte");
+    let data = text(dir.path());
+    let with = |task: &str, parts: &[&str]| refused(&[("--data-dir", &data), ("--task", task)], parts);
+    with("rte", &["rte"]);
+    copy_folder(&mini().join("glue/rte"), &rte);
+    let train_file = rte.join("train-00000-of-00001.parquet");
+    let bytes = fs::read(&train_file).expect("the file");
+    fs::write(&train_file, &bytes[..bytes.len() / 2]).expect("cut");
+    with("rte", &["train-00000-of-00001.parquet"]);
+    fs::write(&train_file, b"not parquet at all").expect("written");
+    with("rte", &["train-00000-of-00001.parquet"]);
+    // The columns of another task.
+    fs::copy(mini().join("glue/sst2/train-00000-of-00001.parquet"), &train_file).expect("copied");
+    with("rte", &["train-00000-of-00001.parquet", "sentence1"]);
+    // Rows without labels.
+    fs::copy(rte.join("test-00000-of-00001.parquet"), &train_file).expect("copied");
+    with("rte", &["label"]);
+    fs::remove_file(&train_file).expect("removed");
+    with("rte", &["train"]);
+    refused(&[("--data-dir", "/no/such/place")], &["/no/such/place"]);
+    let said = lowburn([
+        "eval", "--model", &mini_model(), "--task", "rte", "--data-dir", &mini_data(), "--split", "test",
+    ]);
+    said.fails_with(&["test", "label"]);
+}
+
+#[test]
+fn checkpoints_that_cannot_be_used() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = model_copy(dir.path());
+    let model = text(&folder);
+    let with = |parts: &[&str]| refused(&[("--model", &model)], parts);
+    let config_path = folder.join("config.json");
+    let config = fs::read_to_string(&config_path).expect("the file");
+    let edited = |from: &str, to: &str| {
+        assert!(config.contains(from));
+        fs::write(&config_path, config.replace(from, to)).expect("written");
+    };
+    edited("\"model_type\": \"roberta\"", "\"model_type\": \"gpt2\"");
+    with(&["config.json", "gpt2", "roberta"]);
+    edited("\"hidden_size\": 128", "\"hidden_size\": 0");
+    with(&["config.json", "hidden_size"]);
+    edited("\"hidden_size\": 128,", "");
+    with(&["config.json", "hidden_size"]);
+    edited("\"num_attention_heads\": 4", "\"num_attention_heads\": 5");
+    with(&["config.json", "num_attention_heads", "5"]);
+    edited("\"vocab_size\": 1000", "\"vocab_size\": 900");
+    with(&["900", "tokenizer"]);
+    edited("\"intermediate_size\": 256", "\"intermediate_size\": 512");
+    with(&["intermediate"]);
+    fs::write(&config_path, "{").expect("written");
+    with(&["config.json"]);
+    fs::write(&config_path, &config).expect("written");
+
+    let weights_path = folder.join("model.safetensors");
+    let weights = fs::read(&weights_path).expect("the file");
+    fs::write(&weights_path, &weights[..weights.len() - 10]).expect("cut");
+    with(&["model.safetensors"]);
+    fs::write(&weights_path, u64::MAX.to_le_bytes()).expect("written");
+    with(&["model.safetensors"]);
+    fs::remove_file(&weights_path).expect("removed");
+    with(&["model.safetensors"]);
+    refused(&[("--model", "/no/such/place")], &["/no/such/place"]);
+}
+
+#[test]
+fn an_output_folder_that_exists() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let output = dir.path().join("run");
+    fs::create_dir(&output).expect("made");
+    fs::write(output.join("precious.txt"), "x").expect("written");
+    lowburn(train(&output, &[])).fails_with(&["exists", "--resume", "--overwrite"]);
+    for option in ["--resume", "--overwrite"] {
+        let said = lowburn(train(&output, &[(option, "")]));
+        said.fails_with(&["run.json", "another --output"]);
+    }
+    assert_eq!(fs::read_dir(&output).expect("there").count(), 1);
+    for command in ["merge", "init"] {
+        let mut line = vec![command.to_owned(), "--output".into(), text(&output)];
+        let config = text(&mini().join("model/config.json"));
+        let rest = match command {
+            "merge" => vec!["--model", "x", "--adapter", "y"],
+            _ => vec!["--config", config.as_str(), "--seed", "0"],
+        };
+        line.extend(rest.into_iter().map(str::to_owned));
+        lowburn(&line).fails_with(&["exists", "--overwrite"]);
+        line.push("--overwrite".into());
+        if command == "init" {
+            lowburn(&line).fails_with(&["config.json", "another --output"]);
+        }
+    }
+    assert_eq!(fs::read_dir(&output).expect("there").count(), 1);
+}
+
+#[test]
+fn adapters_that_do_not_fit() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let run = dir.path().join("run");
+    lowburn(train(&run, &[("--max-steps", "2")])).ok();
+    let adapter = text(&run.join("adapter"));
+    let eval = |model: &str, task: &str, adapter: &str, more: &[&str]| -> Said {
+        let data = mini_data();
+        let mut line = vec![
+            "eval", "--model", model, "--task", task, "--data-dir", &data, "--adapter", adapter,
+        ];
+        line.extend(more);
+        lowburn(line)
+    };
+    eval(&mini_model(), "rte", &adapter, &[]).ok();
+    eval(&mini_model(), "rte", "/no/such/place", &[]).fails_with(&["/no/such/place"]);
+    eval(&mini_model(), "rte", &mini_model(), &[]).fails_with(&["checkpoint", "--model"]);
+    // Another base of the same shape, and one of another shape.
+    let config = text(&mini().join("model/config.json"));
+    let other = text(&dir.path().join("other"));
+    let init = |config: &str| {
+        let tokenizer = mini_model();
+        let line = [
+            "init", "--config", config, "--tokenizer", &tokenizer, "--output", &other, "--seed", "1",
+            "--overwrite",
+        ];
+        lowburn(line).ok();
+    };
+    init(&config);
+    eval(&other, "rte", &adapter, &[]).fails_with(&["another base", "--any-base"]);
+    eval(&other, "rte", &adapter, &["--any-base"]).ok();
+    let wider = fs::read_to_string(&config).expect("the file").replace("128", "64");
+    let wider_path = dir.path().join("config.json");
+    fs::write(&wider_path, wider).expect("written");
+    init(&text(&wider_path));
+    eval(&other, "rte", &adapter, &["--any-base"]).fails_with(&["lora_A"]);
+    // Labels in another order.
+    eval(&mini_model(), "mrpc", &adapter, &[]).fails_with(&["rte", "mrpc", "entailment"]);
+    // A field that changes the maths and is not implemented.
+    let config_path = run.join("adapter/adapter_config.json");
+    let good = fs::read_to_string(&config_path).expect("the file");
+    let mut fields = common::json(&good);
+    fields["use_dora"] = true.into();
+    fs::write(&config_path, fields.to_string()).expect("written");
+    eval(&mini_model(), "rte", &adapter, &[]).fails_with(&["use_dora"]);
+    fs::write(&config_path, good).expect("written");
+    // Naming another rank than the folder to start from.
+    let start = [("--init-adapter", adapter.as_str()), ("--rank", "4")];
+    refused(&start, &["rank", "4", "8"]);
+}
+
+#[test]
+fn texts_and_outputs_that_do_not_fit() {
+    let (model, data) = (mini_model(), mini_data());
+    let predict = |more: &[&str]| {
+        let mut line = vec!["predict", "--model", &model, "--quiet"];
+        line.extend(more);
+        lowburn(line)
+    };
+    predict(&["--task", "rte", "--text", "a"]).fails_with(&["--text-pair"]);
+    predict(&["--task", "sst2", "--text", "a", "--output", "x.csv"]).fails_with(&[".jsonl", ".tsv"]);
+    predict(&["--task", "sst2", "--data-dir", &data, "--split", "dev"]).fails_with(&["dev"]);
+    predict(&["--task", "sst2", "--input", "/no/such/file.tsv"]).fails_with(&["/no/such/file.tsv"]);
+    let said = predict(&["--task", "sst2", "--text", "a", "--output", "/no/such/place/x.tsv"]);
+    said.fails_with(&["/no/such/place/x.tsv"]);
+}

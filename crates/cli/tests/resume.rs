@@ -1,0 +1,138 @@
+//! Killed at any moment, a run goes on and ends with the bits of one that was left alone.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use common::{lowburn, mini, start, train, tree};
+
+/// Dropout, shuffling, accumulation, an uneven last batch, evaluations in mid-epoch.
+const OPTIONS: [(&str, &str); 6] = [
+    ("--epochs", "2"),
+    ("--train-rows", "150"),
+    ("--accumulate", "2"),
+    ("--eval-every", "4"),
+    ("--lora-dropout", "0.1"),
+    ("--target", "query,value,dense"),
+];
+
+/// What must be the same, byte for byte.
+fn bits(output: &Path, kept: &str) -> Vec<(String, Vec<u8>)> {
+    let mut files = tree(&output.join(kept));
+    let log = fs::read(output.join("log.jsonl")).expect("a log");
+    files.push(("log.jsonl".to_owned(), log));
+    files
+}
+
+fn lines(path: &Path) -> usize {
+    fs::read(path).map_or(0, |bytes| bytes.iter().filter(|&&b| b == b'\n').count())
+}
+
+/// Starts the run and kills it once its log has that many lines.
+fn kill_after(line: &[String], output: &Path, steps: usize) {
+    let mut child = start(line);
+    let begin = Instant::now();
+    while lines(&output.join("log.jsonl")) < steps {
+        assert!(begin.elapsed() < Duration::from_secs(60), "no progress");
+        if child.try_wait().expect("a child").is_some() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("gone");
+}
+
+fn survives(options: &[(&str, &str)], kept: &str) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
+    lowburn(train(&whole, options)).ok();
+    let mut resume = options.to_vec();
+    resume.push(("--resume", ""));
+    let line = train(&killed, &resume);
+    for steps in [1, 6, 13] {
+        kill_after(&line, &killed, steps);
+    }
+    assert!(killed.join("state").is_dir());
+    lowburn(&line).ok();
+    assert!(bits(&whole, kept) == bits(&killed, kept));
+    assert!(!killed.join("state").exists());
+    assert_eq!(lines(&killed.join("log.jsonl")), 20);
+    // Once more does nothing.
+    let before = tree(&killed);
+    lowburn(&line).ok();
+    assert!(before == tree(&killed));
+}
+
+#[test]
+fn lora_survives_being_killed() {
+    survives(&OPTIONS, "adapter");
+}
+
+#[test]
+fn full_fine_tuning_survives_being_killed() {
+    let mut options = OPTIONS[..4].to_vec();
+    options.extend([("--method", "full"), ("--lr", "1e-4")]);
+    survives(&options, "model");
+}
+
+#[test]
+fn threads_do_not_change_the_bits() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let run = |threads: &str| {
+        let output = dir.path().join(threads);
+        let mut options = OPTIONS.to_vec();
+        options.extend([("--threads", threads), ("--max-steps", "6")]);
+        lowburn(train(&output, &options)).ok();
+        bits(&output, "adapter")
+    };
+    assert!(run("1") == run("2"));
+}
+
+#[test]
+fn a_changed_configuration_is_named() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let output = dir.path().join("run");
+    let line = train(&output, &[]);
+    lowburn(&line).ok();
+    let before = tree(&output);
+    let changed = [("--resume", ""), ("--lr", "1e-3"), ("--rank", "4")];
+    lowburn(train(&output, &changed)).fails_with(&["lr was 0.002, is 0.001", "lora.rank was 8, is 4"]);
+    // Another place for the same files is no change; another content is.
+    let model = dir.path().join("model");
+    common::copy_folder(&mini().join("model"), &model);
+    let moved = common::text(&model);
+    lowburn(train(&output, &[("--resume", ""), ("--model", &moved)])).ok();
+    let config = fs::read_to_string(model.join("config.json")).expect("the file");
+    let config = config.replace("\"hidden_dropout_prob\": 0.1", "\"hidden_dropout_prob\": 0.2");
+    fs::write(model.join("config.json"), config).expect("written");
+    let said = lowburn(train(&output, &[("--resume", ""), ("--model", &moved)]));
+    said.fails_with(&["model file config.json has another content"]);
+    assert!(before == tree(&output));
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_stops_the_run() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let output = dir.path().join("run");
+    let options = [("--method", "full"), ("--lr", "1e30"), ("--warmup-ratio", "0")];
+    let said = lowburn(train(&output, &options));
+    said.fails_with(&["at step ", "--lr", "last good state is kept"]);
+    assert!(output.join("run.json").exists());
+    assert!(!output.join("model").exists());
+}
+
+#[test]
+fn overwrite_starts_again() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let output = dir.path().join("run");
+    lowburn(train(&output, &[("--max-steps", "2")])).ok();
+    fs::write(output.join("notes.txt"), "mine").expect("written");
+    let options = [("--method", "head"), ("--max-steps", "3"), ("--overwrite", "")];
+    lowburn(train(&output, &options)).ok();
+    assert_eq!(lines(&output.join("log.jsonl")), 3);
+    assert!(!output.join("adapter").exists());
+    assert!(output.join("head").is_dir() && output.join("notes.txt").exists());
+}

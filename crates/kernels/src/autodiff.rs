@@ -1,0 +1,278 @@
+//! Hand-written backward passes. What a pass keeps from the forward pass is in its `State`: a
+//! frozen linear keeps nothing but its weight, dropout masks are computed again.
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::Autodiff;
+
+use crate::Dropout;
+use crate::backend::{AttentionShape, KernelBackward, Kernels, LinearNeeds, LoraScale, Maybe};
+
+/// Registers a gradient for a parent that wants one.
+macro_rules! register {
+    ($grads:expr, $parent:expr, $gradient:expr) => {
+        if let (Some(node), Some(gradient)) = ($parent, $gradient) {
+            $grads.register::<B>(node.id, gradient);
+        }
+    };
+}
+
+#[derive(Debug)]
+struct Linear;
+
+impl<B: KernelBackward> Backward<B, 3> for Linear {
+    type State = (Option<FloatTensor<B>>, FloatTensor<B>, bool);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [x_node, weight_node, bias_node] = ops.parents;
+        let gradient = grads.consume::<B>(&ops.node);
+        let (x, weight, has_bias) = ops.state;
+        let needs = LinearNeeds {
+            x: x_node.is_some(),
+            weight: weight_node.is_some(),
+            bias: has_bias && bias_node.is_some(),
+            ..LinearNeeds::default()
+        };
+        let result = B::lb_linear_backward(gradient, x, weight, needs);
+        register!(grads, x_node, result.x);
+        register!(grads, weight_node, result.weight);
+        register!(grads, bias_node, result.bias);
+    }
+}
+
+#[derive(Debug)]
+struct LoraLinear;
+
+impl<B: KernelBackward> Backward<B, 5> for LoraLinear {
+    type State = ([FloatTensor<B>; 4], bool, LoraScale);
+
+    fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [x_node, weight_node, bias_node, a_node, b_node] = ops.parents;
+        let gradient = grads.consume::<B>(&ops.node);
+        let ([x, weight, a, b], has_bias, lora) = ops.state;
+        let needs = LinearNeeds {
+            x: x_node.is_some(),
+            weight: weight_node.is_some(),
+            bias: has_bias && bias_node.is_some(),
+            a: a_node.is_some(),
+            b: b_node.is_some(),
+        };
+        let result = B::lb_lora_linear_backward(gradient, x, weight, a, b, lora, needs);
+        register!(grads, x_node, result.x);
+        register!(grads, weight_node, result.weight);
+        register!(grads, bias_node, result.bias);
+        register!(grads, a_node, result.a);
+        register!(grads, b_node, result.b);
+    }
+}
+
+#[derive(Debug)]
+struct BiasGelu;
+
+impl<B: KernelBackward> Backward<B, 2> for BiasGelu {
+    type State = (FloatTensor<B>, Option<FloatTensor<B>>);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [x_node, bias_node] = ops.parents;
+        let gradient = grads.consume::<B>(&ops.node);
+        let (x, bias) = ops.state;
+        let has_bias = bias.is_some();
+        let dx = B::lb_bias_gelu_backward(gradient, x, bias);
+        if let Some(node) = bias_node.filter(|_| has_bias) {
+            grads.register::<B>(node.id, B::lb_sum_rows(dx.clone()));
+        }
+        register!(grads, x_node, Some(dx));
+    }
+}
+
+#[derive(Debug)]
+struct DropoutMask;
+
+impl<B: Kernels> Backward<B, 1> for DropoutMask {
+    type State = Dropout;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [x_node] = ops.parents;
+        let gradient = grads.consume::<B>(&ops.node);
+        register!(grads, x_node, Some(B::lb_dropout(gradient, ops.state)));
+    }
+}
+
+#[derive(Debug)]
+struct AddLayerNorm;
+
+impl<B: Kernels + KernelBackward> Backward<B, 5> for AddLayerNorm {
+    type State = ([FloatTensor<B>; 3], [bool; 2], Dropout);
+
+    fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [x_node, bias_node, residual_node, gamma_node, beta_node] = ops.parents;
+        let gradient = grads.consume::<B>(&ops.node);
+        let ([normalised, inverse, gamma], [has_bias, has_residual], dropout) = ops.state;
+        if let Some(node) = beta_node {
+            grads.register::<B>(node.id, B::lb_sum_rows(gradient.clone()));
+        }
+        if let Some(node) = gamma_node {
+            let dgamma = B::lb_layer_norm_gamma_backward(gradient.clone(), normalised.clone());
+            grads.register::<B>(node.id, dgamma);
+        }
+        let bias_node = bias_node.filter(|_| has_bias);
+        let residual_node = residual_node.filter(|_| has_residual);
+        if x_node.is_none() && bias_node.is_none() && residual_node.is_none() {
+            return;
+        }
+        let dz = B::lb_layer_norm_backward(gradient, normalised, inverse, gamma);
+        if let Some(node) = residual_node {
+            grads.register::<B>(node.id, dz.clone());
+        }
+        if x_node.is_none() && bias_node.is_none() {
+            return;
+        }
+        let dx = B::lb_dropout(dz, dropout);
+        if let Some(node) = bias_node {
+            grads.register::<B>(node.id, B::lb_sum_rows(dx.clone()));
+        }
+        register!(grads, x_node, Some(dx));
+    }
+}
+
+#[derive(Debug)]
+struct Attention;
+
+impl<B: KernelBackward> Backward<B, 3> for Attention {
+    type State = ([FloatTensor<B>; 3], AttentionShape, Dropout);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [q_node, k_node, v_node] = ops.parents;
+        let gradient = grads.consume::<B>(&ops.node);
+        let ([q, k, v], shape, dropout) = ops.state;
+        let (dq, dk, dv) = B::lb_attention_backward(gradient, q, k, v, shape, dropout);
+        register!(grads, q_node, Some(dq));
+        register!(grads, k_node, Some(dk));
+        register!(grads, v_node, Some(dv));
+    }
+}
+
+impl<B: Kernels + KernelBackward, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
+    fn lb_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Maybe<Self>,
+    ) -> FloatTensor<Self> {
+        let bias = bias.into_option();
+        let (has_bias, keep_x) = (bias.is_some(), weight.is_tracked());
+        // An operation has a fixed number of parents: a missing bias is stood in for by the weight,
+        // and `has_bias` tells the backward pass to leave it alone.
+        let guards = [x.node(), weight.node(), bias.as_ref().unwrap_or(&weight).node()];
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        let bias = bias.map(|bias| bias.into_primitive());
+        match Linear.prepare::<C>(guards).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let state = (keep_x.then(|| x.clone()), weight.clone(), has_bias);
+                prep.finish(state, B::lb_linear(x, weight, bias.into()))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::lb_linear(x, weight, bias.into())),
+        }
+    }
+
+    fn lb_lora_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Maybe<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        lora: LoraScale,
+    ) -> FloatTensor<Self> {
+        let bias = bias.into_option();
+        let has_bias = bias.is_some();
+        let stand_in = bias.as_ref().unwrap_or(&weight).node();
+        let guards = [x.node(), weight.node(), stand_in, a.node(), b.node()];
+        let [x, weight, a, b] = [x, weight, a, b].map(|t| t.into_primitive());
+        let bias = bias.map(|bias| bias.into_primitive());
+        match LoraLinear.prepare::<C>(guards).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let kept = [&x, &weight, &a, &b].map(Clone::clone);
+                prep.finish((kept, has_bias, lora), B::lb_lora_linear(x, weight, bias.into(), a, b, lora))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::lb_lora_linear(x, weight, bias.into(), a, b, lora)),
+        }
+    }
+
+    fn lb_bias_gelu(x: FloatTensor<Self>, bias: Maybe<Self>) -> FloatTensor<Self> {
+        let bias = bias.into_option();
+        let guards = [x.node(), bias.as_ref().unwrap_or(&x).node()];
+        let x = x.into_primitive();
+        let bias = bias.map(|bias| bias.into_primitive());
+        match BiasGelu.prepare::<C>(guards).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                prep.finish((x.clone(), bias.clone()), B::lb_bias_gelu(x, bias.into()))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::lb_bias_gelu(x, bias.into())),
+        }
+    }
+
+    fn lb_dropout(x: FloatTensor<Self>, dropout: Dropout) -> FloatTensor<Self> {
+        let guards = [x.node()];
+        let x = x.into_primitive();
+        match DropoutMask.prepare::<C>(guards).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(dropout, B::lb_dropout(x, dropout)),
+            OpsKind::UnTracked(prep) => prep.finish(B::lb_dropout(x, dropout)),
+        }
+    }
+
+    fn lb_add_layer_norm(
+        x: FloatTensor<Self>,
+        bias: Maybe<Self>,
+        residual: Maybe<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+        dropout: Dropout,
+    ) -> FloatTensor<Self> {
+        let (bias, residual) = (bias.into_option(), residual.into_option());
+        let present = [bias.is_some(), residual.is_some()];
+        let guards = [
+            x.node(),
+            bias.as_ref().unwrap_or(&x).node(),
+            residual.as_ref().unwrap_or(&x).node(),
+            gamma.node(),
+            beta.node(),
+        ];
+        let [x, gamma, beta] = [x, gamma, beta].map(|t| t.into_primitive());
+        let bias = bias.map(|t| t.into_primitive());
+        let residual = residual.map(|t| t.into_primitive());
+        match AddLayerNorm.prepare::<C>(guards).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let result = B::lb_add_layer_norm_saving(
+                    x, bias, residual, gamma.clone(), beta, epsilon, dropout,
+                );
+                let kept = [result.normalised, result.inverse_deviation, gamma];
+                prep.finish((kept, present, dropout), result.output)
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish(B::lb_add_layer_norm(x, bias.into(), residual.into(), gamma, beta, epsilon, dropout))
+            }
+        }
+    }
+
+    fn lb_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        shape: AttentionShape,
+        dropout: Dropout,
+    ) -> FloatTensor<Self> {
+        let guards = [q.node(), k.node(), v.node()];
+        let [q, k, v] = [q, k, v].map(|t| t.into_primitive());
+        match Attention.prepare::<C>(guards).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let kept = [&q, &k, &v].map(Clone::clone);
+                let output = B::lb_attention(q, k, v, shape.clone(), dropout);
+                prep.finish((kept, shape, dropout), output)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::lb_attention(q, k, v, shape, dropout)),
+        }
+    }
+}
+

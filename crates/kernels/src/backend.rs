@@ -1,0 +1,196 @@
+//! The operations as extensions of Burn's backends, and their gradients for the autodiff backend.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, ExtensionType, backend_extension};
+
+use crate::{AdamWStep, Dropout};
+
+/// Sizes of an attention that its tensors do not say.
+#[derive(Clone, Debug)]
+pub struct AttentionShape {
+    /// Number of heads; the width of q, k and v is heads x head size.
+    pub heads: usize,
+    /// Factor on q k^T before the softmax, usually 1 / sqrt(head size).
+    pub scale: f64,
+    /// Number of real tokens in each row of the batch. Keys from there on are masked.
+    pub lengths: Vec<usize>,
+}
+
+/// The adapter's scale (alpha / r) and the dropout in front of A.
+#[derive(Clone, Copy, Debug)]
+pub struct LoraScale {
+    /// alpha / r, or alpha / sqrt(r) when rank-stabilised.
+    pub scale: f64,
+    /// Dropout of the adapter's input.
+    pub dropout: Dropout,
+}
+
+/// A tensor that an operation can do without. (An extension's arguments cannot be `Option`s.)
+#[derive(ExtensionType)]
+pub(crate) enum Maybe<B: Backend> {
+    Some(FloatTensor<B>),
+    None,
+}
+
+impl<B: Backend> Maybe<B> {
+    pub(crate) fn into_option(self) -> Option<FloatTensor<B>> {
+        match self {
+            Self::Some(tensor) => Some(tensor),
+            Self::None => None,
+        }
+    }
+}
+
+impl<B: Backend> From<Option<FloatTensor<B>>> for Maybe<B> {
+    fn from(tensor: Option<FloatTensor<B>>) -> Self {
+        tensor.map_or(Self::None, Self::Some)
+    }
+}
+
+/// Forward operations. [`crate`]'s functions on tensors are the way to call them.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait Kernels: Backend {
+    fn lb_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        #[extension_type] bias: Maybe<Self>,
+    ) -> FloatTensor<Self>;
+
+    fn lb_lora_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        #[extension_type] bias: Maybe<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        lora: LoraScale,
+    ) -> FloatTensor<Self>;
+
+    fn lb_bias_gelu(x: FloatTensor<Self>, #[extension_type] bias: Maybe<Self>) -> FloatTensor<Self>;
+
+    fn lb_dropout(x: FloatTensor<Self>, dropout: Dropout) -> FloatTensor<Self>;
+
+    fn lb_add_layer_norm(
+        x: FloatTensor<Self>,
+        #[extension_type] bias: Maybe<Self>,
+        #[extension_type] residual: Maybe<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+        dropout: Dropout,
+    ) -> FloatTensor<Self>;
+
+    fn lb_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        shape: AttentionShape,
+        dropout: Dropout,
+    ) -> FloatTensor<Self>;
+}
+
+/// Which gradients of a linear layer are asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LinearNeeds {
+    pub(crate) x: bool,
+    pub(crate) weight: bool,
+    pub(crate) bias: bool,
+    pub(crate) a: bool,
+    pub(crate) b: bool,
+}
+
+/// The gradients of a linear layer, where asked for.
+pub(crate) struct LinearGradients<B: Backend> {
+    pub(crate) x: Option<FloatTensor<B>>,
+    pub(crate) weight: Option<FloatTensor<B>>,
+    pub(crate) bias: Option<FloatTensor<B>>,
+    pub(crate) a: Option<FloatTensor<B>>,
+    pub(crate) b: Option<FloatTensor<B>>,
+}
+
+impl<B: Backend> Default for LinearGradients<B> {
+    fn default() -> Self {
+        Self {
+            x: None,
+            weight: None,
+            bias: None,
+            a: None,
+            b: None,
+        }
+    }
+}
+
+/// A LayerNorm's output and what its gradient needs.
+pub(crate) struct Normalised<B: Backend> {
+    pub(crate) output: FloatTensor<B>,
+    pub(crate) normalised: FloatTensor<B>,
+    pub(crate) inverse_deviation: FloatTensor<B>,
+}
+
+/// What the gradients are made of, on a backend without autodiff.
+pub(crate) trait KernelBackward: Backend {
+    fn lb_linear_backward(
+        gradient: FloatTensor<Self>,
+        x: Option<FloatTensor<Self>>,
+        weight: FloatTensor<Self>,
+        needs: LinearNeeds,
+    ) -> LinearGradients<Self>;
+
+    fn lb_lora_linear_backward(
+        gradient: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        lora: LoraScale,
+        needs: LinearNeeds,
+    ) -> LinearGradients<Self>;
+
+    fn lb_bias_gelu_backward(
+        gradient: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+    ) -> FloatTensor<Self>;
+
+    fn lb_sum_rows(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    fn lb_add_layer_norm_saving(
+        x: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        residual: Option<FloatTensor<Self>>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+        dropout: Dropout,
+    ) -> Normalised<Self>;
+
+    fn lb_layer_norm_backward(
+        gradient: FloatTensor<Self>,
+        normalised: FloatTensor<Self>,
+        inverse_deviation: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    fn lb_layer_norm_gamma_backward(
+        gradient: FloatTensor<Self>,
+        normalised: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    fn lb_attention_backward(
+        gradient: FloatTensor<Self>,
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        shape: AttentionShape,
+        dropout: Dropout,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    fn lb_adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    fn lb_squared_norm(x: FloatTensor<Self>) -> f64;
+}

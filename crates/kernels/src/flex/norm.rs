@@ -1,0 +1,184 @@
+//! LayerNorm of residual + dropout(x + bias), in one pass over the rows.
+
+use burn_flex::{Flex, FlexTensor};
+use rayon::prelude::*;
+
+use super::buffer::{for_row_blocks, tensor, values, written};
+use super::simd::{LANES, dot, multiversion, reduce, sum};
+use crate::backend::Normalised;
+use crate::random::Dropout;
+
+multiversion! {
+    /// Rows of `normalised` and of the output, and one inverse deviation per row.
+    fn norm_rows(
+        out: &mut [f32],
+        normalised: &mut [f32],
+        inverse: &mut [f32],
+        x: &[f32],
+        bias: Option<&[f32]>,
+        residual: Option<&[f32]>,
+        gamma: &[f32],
+        beta: &[f32],
+        epsilon: f32,
+        dropout: Dropout,
+        first: u32,
+    ) {
+        let width = gamma.len();
+        let mask = dropout.mask();
+        for (row, inverse) in inverse.iter_mut().enumerate() {
+            let range = row * width..(row + 1) * width;
+            let z = &mut normalised[range.clone()];
+            z.copy_from_slice(&x[range.clone()]);
+            if let Some(bias) = bias {
+                for (z, bias) in z.iter_mut().zip(bias) {
+                    *z += bias;
+                }
+            }
+            if !dropout.is_none() {
+                let start = first.wrapping_add(range.start as u32);
+                for (i, z) in z.iter_mut().enumerate() {
+                    *z *= mask.factor(start.wrapping_add(i as u32));
+                }
+            }
+            if let Some(residual) = residual {
+                for (z, residual) in z.iter_mut().zip(&residual[range.clone()]) {
+                    *z += residual;
+                }
+            }
+            let mean = sum(z) / width as f32;
+            for z in z.iter_mut() {
+                *z -= mean;
+            }
+            let variance = dot(z, z) / width as f32;
+            *inverse = 1.0 / (variance + epsilon).sqrt();
+            for z in z.iter_mut() {
+                *z *= *inverse;
+            }
+            for (((out, z), gamma), beta) in out[range].iter_mut().zip(z.iter()).zip(gamma).zip(beta) {
+                *out = z.mul_add(*gamma, *beta);
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// dz = (g gamma - mean(g gamma) - z mean(g gamma z)) / deviation, by rows.
+    fn norm_gradient_rows(out: &mut [f32], gradient: &[f32], normalised: &[f32], inverse: &[f32], gamma: &[f32]) {
+        let width = gamma.len();
+        for (row, inverse) in inverse.iter().enumerate() {
+            let range = row * width..(row + 1) * width;
+            let (out, z) = (&mut out[range.clone()], &normalised[range.clone()]);
+            let mut lanes = [0.0f32; LANES];
+            for (i, ((out, g), gamma)) in out.iter_mut().zip(&gradient[range]).zip(gamma).enumerate() {
+                *out = g * gamma;
+                lanes[i % LANES] += *out;
+            }
+            let mean = reduce(lanes) / width as f32;
+            let slope = dot(out, z) / width as f32;
+            for (out, z) in out.iter_mut().zip(z) {
+                *out = (*out - mean - z * slope) * inverse;
+            }
+        }
+    }
+}
+
+multiversion! {
+    fn add_products(sum: &mut [f32], a: &[f32], b: &[f32]) {
+        let width = sum.len();
+        for (a, b) in a.chunks_exact(width).zip(b.chunks_exact(width)) {
+            for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
+                *sum = a.mul_add(*b, *sum);
+            }
+        }
+    }
+}
+
+pub(crate) fn forward(
+    x: FlexTensor,
+    bias: Option<FlexTensor>,
+    residual: Option<FlexTensor>,
+    gamma: FlexTensor,
+    beta: FlexTensor,
+    epsilon: f32,
+    dropout: Dropout,
+) -> Normalised<Flex> {
+    let (input, gamma, beta) = (values(&x), values(&gamma), values(&beta));
+    let (bias, residual) = (bias.as_ref().map(values), residual.as_ref().map(values));
+    let width = gamma.len();
+    let rows = input.len() / width.max(1);
+    if let Some(residual) = residual {
+        assert_eq!(residual.len(), input.len(), "residual and input differ in shape");
+    }
+    let mut inverse = vec![0.0f32; rows];
+    let inverse_out = super::buffer::Out(inverse.as_mut_ptr());
+    let mut normalised = Vec::new();
+    // SAFETY: the blocks of rows are disjoint and cover everything, in all three outputs.
+    let output = unsafe {
+        written(input.len(), |out| {
+            normalised = written(input.len(), |z| {
+                for_row_blocks(rows, width, |first, count| {
+                    let range = first * width..(first + count) * width;
+                    norm_rows(
+                        out.slice(range.start, range.len()),
+                        z.slice(range.start, range.len()),
+                        inverse_out.slice(first, count),
+                        &input[range.clone()],
+                        bias,
+                        residual.map(|r| &r[range.clone()]),
+                        gamma,
+                        beta,
+                        epsilon,
+                        dropout,
+                        range.start as u32,
+                    );
+                });
+            });
+        })
+    };
+    let shape = x.layout().shape().clone();
+    Normalised {
+        output: tensor(output, shape.clone()),
+        normalised: tensor(normalised, shape),
+        inverse_deviation: tensor(inverse, [rows]),
+    }
+}
+
+pub(crate) fn backward(
+    gradient: FlexTensor,
+    normalised: FlexTensor,
+    inverse: FlexTensor,
+    gamma: FlexTensor,
+) -> FlexTensor {
+    let (g, z) = (values(&gradient), values(&normalised));
+    let (inverse, gamma) = (values(&inverse), values(&gamma));
+    let width = gamma.len();
+    // SAFETY: the blocks of rows are disjoint and cover everything.
+    let out = unsafe {
+        written(g.len(), |out| {
+            for_row_blocks(inverse.len(), width, |first, count| {
+                let range = first * width..(first + count) * width;
+                let out = out.slice(range.start, range.len());
+                let inverse = &inverse[first..first + count];
+                norm_gradient_rows(out, &g[range.clone()], &z[range], inverse, gamma);
+            });
+        })
+    };
+    tensor(out, gradient.layout().shape().clone())
+}
+
+/// The gradient of gamma: the sum over rows of gradient x normalised.
+pub(crate) fn gamma_backward(gradient: FlexTensor, normalised: FlexTensor) -> FlexTensor {
+    let (g, z) = (values(&gradient), values(&normalised));
+    let width = *gradient.layout().shape().last().expect("at least one dimension");
+    let step = 64 * width;
+    let partial: Vec<Vec<f32>> = g
+        .par_chunks(step)
+        .zip(z.par_chunks(step))
+        .map(|(g, z)| {
+            let mut sum = vec![0.0; width];
+            add_products(&mut sum, g, z);
+            sum
+        })
+        .collect();
+    tensor(super::linear::sum_rows(&partial.concat(), width), [width])
+}

@@ -1,0 +1,227 @@
+//! Fused tensor operations for transformer encoders, with hand-written backward passes.
+//!
+//! A naive encoder spends more time between its matrix products than in them: biases, dropout,
+//! softmax, GELU and LayerNorm each walk over memory several times, and each leaves a temporary
+//! for the backward pass. The operations here do their work in one pass, keep only what the
+//! gradients need (nothing for a frozen weight), and draw their dropout masks from a counter-based
+//! generator, so that a mask is computed again instead of stored and never depends on the number of
+//! threads.
+//!
+//! Every function takes and returns Burn tensors and is differentiable once. On the CPU backend
+//! `flex` with f32 it runs the fused code; on every other device the composition in [`composed`],
+//! which is also what the tests compare with.
+//!
+//! This crate knows tensors. It knows nothing of adapters' files, models, data or training.
+
+mod autodiff;
+mod backend;
+pub mod composed;
+mod flex;
+mod random;
+
+use burn::backend::{Dispatch, DispatchDevice, Flex};
+use burn::tensor::{DType, Tensor};
+
+use backend::{KernelBackward, Kernels};
+
+pub use backend::{AttentionShape, LoraScale};
+pub use random::{Dropout, derive_key, normal, uniform};
+
+/// True where the fused code runs: flex (with or without autodiff), f32.
+fn fused<const D: usize>(x: &Tensor<D>) -> bool {
+    let device = x.device().without_autodiff();
+    x.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// y = x W + b.
+///
+/// # Shapes
+/// - `x`: `[.., in]`, `weight`: `[in, out]`, `bias`: `[out]`
+/// - returns `[.., out]`
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    if !fused(&x) {
+        return composed::linear(x, weight, bias);
+    }
+    let bias = bias.map(Tensor::into_dispatch).into();
+    Tensor::from_dispatch(Dispatch::lb_linear(x.into_dispatch(), weight.into_dispatch(), bias))
+}
+
+/// y = x W + b + scale * dropout(x) A B: a linear layer with a LoRA adapter
+/// (Hu et al. 2021, equation 3), in activation space. W is never rewritten.
+///
+/// # Shapes
+/// - `x`: `[.., in]`, `weight`: `[in, out]`, `bias`: `[out]`
+/// - `factors`: A `[in, r]` and B `[r, out]`
+/// - returns `[.., out]`
+pub fn lora_linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    factors: [Tensor<2>; 2],
+    lora: LoraScale,
+) -> Tensor<D> {
+    if !fused(&x) {
+        return composed::lora_linear(x, weight, bias, factors, lora);
+    }
+    let [a, b] = factors.map(Tensor::into_dispatch);
+    let bias = bias.map(Tensor::into_dispatch).into();
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(Dispatch::lb_lora_linear(x, weight, bias, a, b, lora))
+}
+
+/// GELU(x + bias), the exact GELU by erf.
+///
+/// # Shapes
+/// - `x`: `[.., width]`, `bias`: `[width]`
+/// - returns the shape of `x`
+pub fn bias_gelu<const D: usize>(x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    if !fused(&x) {
+        return composed::bias_gelu(x, bias);
+    }
+    let bias = bias.map(Tensor::into_dispatch).into();
+    Tensor::from_dispatch(Dispatch::lb_bias_gelu(x.into_dispatch(), bias))
+}
+
+/// Sets elements to zero with the dropout's probability and scales the others by 1 / (1 - p).
+///
+/// # Shapes
+/// Returns the shape of `x`.
+pub fn dropout<const D: usize>(x: Tensor<D>, dropout: Dropout) -> Tensor<D> {
+    if dropout.is_none() {
+        return x;
+    }
+    if !fused(&x) {
+        return composed::dropout(x, dropout);
+    }
+    Tensor::from_dispatch(Dispatch::lb_dropout(x.into_dispatch(), dropout))
+}
+
+/// LayerNorm(residual + dropout(x + bias)) x gamma + beta, over the last dimension: the end of a
+/// post-norm sub-layer. Without bias, residual and dropout it is a plain LayerNorm.
+///
+/// # Shapes
+/// - `x`, `residual`: `[.., width]`; `bias`, gamma and beta (`affine`): `[width]`
+/// - returns the shape of `x`
+pub fn add_layer_norm<const D: usize>(
+    x: Tensor<D>,
+    bias: Option<Tensor<1>>,
+    residual: Option<Tensor<D>>,
+    affine: [Tensor<1>; 2],
+    epsilon: f64,
+    dropout: Dropout,
+) -> Tensor<D> {
+    if !fused(&x) {
+        return composed::add_layer_norm(x, bias, residual, affine, epsilon, dropout);
+    }
+    let [gamma, beta] = affine.map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::lb_add_layer_norm(
+        x.into_dispatch(),
+        bias.map(Tensor::into_dispatch).into(),
+        residual.map(Tensor::into_dispatch).into(),
+        gamma,
+        beta,
+        epsilon,
+        dropout,
+    ))
+}
+
+/// Multi-head attention softmax(scale q k^T) v with padded keys masked and dropout on the
+/// probabilities (Vaswani et al. 2017, section 3.2).
+///
+/// # Shapes
+/// - `q`: `[batch, queries, heads x size]`; `k`, `v`: `[batch, keys, heads x size]`
+/// - `shape.lengths`: one number of real keys for each row of the batch, at least 1
+/// - returns the shape of `q`
+///
+/// # Panics
+/// Panics when the number of lengths is not the batch, or the width no multiple of the heads.
+pub fn attention(
+    q: Tensor<3>,
+    k: Tensor<3>,
+    v: Tensor<3>,
+    shape: &AttentionShape,
+    dropout: Dropout,
+) -> Tensor<3> {
+    if !fused(&q) {
+        return composed::attention(q, k, v, shape, dropout);
+    }
+    let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::lb_attention(q, k, v, shape.clone(), dropout))
+}
+
+/// One step of AdamW (Loshchilov and Hutter 2019) as `torch.optim.AdamW` does it.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamWStep {
+    /// The learning rate of this step.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled weight decay, applied before the step.
+    pub weight_decay: f64,
+    /// Number of this step, from 1.
+    pub step: u64,
+    /// Factor on the gradient before anything else (clipping by the global norm).
+    pub gradient_scale: f64,
+}
+
+/// Bias corrections 1 - beta^step.
+struct Correction {
+    first: f64,
+    second: f64,
+}
+
+impl AdamWStep {
+    fn correction(&self) -> Correction {
+        Correction {
+            first: 1.0 - self.beta1.powf(self.step as f64),
+            second: 1.0 - self.beta2.powf(self.step as f64),
+        }
+    }
+}
+
+/// Updates (parameter, first moment, second moment), in place where nothing else holds them.
+/// All tensors are on a device without autodiff.
+///
+/// # Shapes
+/// All four tensors have one shape.
+pub fn adamw<const D: usize>(
+    [parameter, gradient, first, second]: [Tensor<D>; 4],
+    step: &AdamWStep,
+) -> [Tensor<D>; 3] {
+    if !fused(&parameter) {
+        return adamw_composed([parameter, gradient, first, second], step);
+    }
+    let [p, g, m, v] = [parameter, gradient, first, second].map(|tensor| {
+        tensor.try_into_primitive::<Flex>().expect("a tensor on flex without autodiff")
+    });
+    let (p, m, v) = Flex::lb_adamw(p, g, m, v, *step);
+    [p, m, v].map(Tensor::from_primitive::<Flex>)
+}
+
+fn adamw_composed<const D: usize>(tensors: [Tensor<D>; 4], step: &AdamWStep) -> [Tensor<D>; 3] {
+    let [parameter, gradient, first, second] = tensors;
+    let correction = step.correction();
+    let gradient = gradient.mul_scalar(step.gradient_scale);
+    let first = first.mul_scalar(step.beta1) + gradient.clone().mul_scalar(1.0 - step.beta1);
+    let second =
+        second.mul_scalar(step.beta2) + gradient.powi_scalar(2).mul_scalar(1.0 - step.beta2);
+    let root = second.clone().sqrt().div_scalar(correction.second.sqrt());
+    let update = first.clone() / root.add_scalar(step.epsilon);
+    let decayed = parameter.mul_scalar(1.0 - step.learning_rate * step.weight_decay);
+    [decayed - update.mul_scalar(step.learning_rate / correction.first), first, second]
+}
+
+/// The sum of squares of a tensor on a device without autodiff. On flex it is summed in f64 in an
+/// order that depends on the shape only.
+pub fn squared_norm<const D: usize>(x: Tensor<D>) -> f64 {
+    if !fused(&x) {
+        let sum: f32 = x.powi_scalar(2).sum().into_scalar();
+        return f64::from(sum);
+    }
+    let x = x.try_into_primitive::<Flex>().expect("a tensor on flex without autodiff");
+    Flex::lb_squared_norm(x)
+}

@@ -1,0 +1,302 @@
+//! What fine-tuning does to a classifier: attach adapters, choose what is trained, merge, and
+//! exchange adapters with files.
+
+use std::collections::BTreeMap;
+
+use burn::module::Param;
+use burn::tensor::{Tensor, TensorData};
+use lowburn_lora::{
+    Adapter, AdapterFile, Factors, HostTensor, Linear, LoraConfig, LoraInit, ResolvedAdapter,
+};
+
+use crate::ModelError;
+use crate::classifier::SequenceClassifier;
+use crate::load::name_key;
+use crate::manifest::is_head;
+use crate::named::{NamedMapper, NamedVisitor, is_transposed, map_named, visit_named};
+
+/// Which parameters are trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// The adapters' factors and the head.
+    Lora,
+    /// Everything.
+    Full,
+    /// The head.
+    Head,
+}
+
+impl Method {
+    /// True if the parameter of that name is trained.
+    pub fn trains(self, name: &str) -> bool {
+        match self {
+            Self::Full => true,
+            Self::Head => is_head(name),
+            Self::Lora => is_head(name) || is_factor(name),
+        }
+    }
+}
+
+/// True for the name of an adapter's factor.
+pub fn is_factor(name: &str) -> bool {
+    name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight")
+}
+
+/// What happens to the head's tensors of an adapter file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadPolicy {
+    /// All of the head must be in the file, with the model's shapes.
+    Required,
+    /// Tensors of other shapes (another number of labels) are left as they are in the model.
+    WhereShapesAgree,
+}
+
+impl SequenceClassifier {
+    /// Calls `work` with every linear layer and its name, head last.
+    pub fn each_linear(&mut self, work: &mut dyn FnMut(&str, &mut Linear)) {
+        for (i, layer) in self.roberta.encoder.layer.iter_mut().enumerate() {
+            let name = format!("roberta.encoder.layer.{i}");
+            let attention = &mut layer.attention;
+            let own = &mut attention.self_attention;
+            work(&format!("{name}.attention.self.query"), &mut own.query);
+            work(&format!("{name}.attention.self.key"), &mut own.key);
+            work(&format!("{name}.attention.self.value"), &mut own.value);
+            work(&format!("{name}.attention.output.dense"), &mut attention.output.dense);
+            work(&format!("{name}.intermediate.dense"), &mut layer.intermediate.dense);
+            work(&format!("{name}.output.dense"), &mut layer.output.dense);
+        }
+        work("classifier.dense", &mut self.classifier.dense);
+        work("classifier.out_proj", &mut self.classifier.out_proj);
+    }
+
+    /// The names of the encoder's linear layers, which adapters can target.
+    pub fn linear_names(&self) -> Vec<String> {
+        let layers = self.roberta.encoder.layer.len();
+        let parts = [
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+            "intermediate.dense",
+            "output.dense",
+        ];
+        (0..layers)
+            .flat_map(|i| parts.map(|part| format!("roberta.encoder.layer.{i}.{part}")))
+            .collect()
+    }
+
+    /// Attaches a new adapter to every layer of the plan. Factors depend on the seed and on the
+    /// layer's name, not on the order.
+    pub fn attach(&mut self, plan: &BTreeMap<String, ResolvedAdapter>, init: LoraInit, seed: u64) {
+        self.each_linear(&mut |name, linear| {
+            if let Some(settings) = plan.get(name) {
+                linear.attach(settings, init, name_key(seed, name));
+            }
+        });
+    }
+
+    /// Makes exactly the method's parameters trainable.
+    pub fn set_trainable(self, method: Method) -> Self {
+        struct Trainable(Method);
+        impl NamedMapper for Trainable {
+            fn map<const D: usize>(&mut self, name: &str, p: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                p.set_require_grad(self.0.trains(name))
+            }
+        }
+        map_named(self, &mut Trainable(method))
+    }
+
+    /// The parameters whose names `wanted` accepts, in the layout of Hugging Face's files.
+    pub fn host_tensors(&self, wanted: impl Fn(&str) -> bool) -> BTreeMap<String, HostTensor> {
+        struct Collect<F>(F, BTreeMap<String, HostTensor>);
+        impl<F: Fn(&str) -> bool> NamedVisitor for Collect<F> {
+            fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
+                if (self.0)(name) {
+                    self.1.insert(name.to_owned(), to_host(name, param.val()));
+                }
+            }
+        }
+        let mut collect = Collect(wanted, BTreeMap::new());
+        visit_named(self, &mut collect);
+        collect.1
+    }
+
+    /// Replaces parameters by name, in the layout of Hugging Face's files.
+    ///
+    /// # Errors
+    /// A name that the model does not have, or another shape.
+    pub fn set_host_tensors(
+        self,
+        tensors: &BTreeMap<String, HostTensor>,
+    ) -> Result<Self, ModelError> {
+        struct Replace<'a> {
+            tensors: &'a BTreeMap<String, HostTensor>,
+            done: usize,
+            problem: Option<String>,
+        }
+        impl NamedMapper for Replace<'_> {
+            fn map<const D: usize>(&mut self, name: &str, p: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                let Some(host) = self.tensors.get(name) else {
+                    return p;
+                };
+                self.done += 1;
+                let mut shape = p.lazy_shape().to_vec();
+                if is_transposed(name, D) {
+                    shape.reverse();
+                }
+                if shape != host.shape {
+                    self.problem = Some(format!("{name} is {:?}, expected {shape:?}", host.shape));
+                    return p;
+                }
+                let trainable = p.is_require_grad();
+                let tensor = from_host::<D>(name, host, &p.lazy_device());
+                Param::initialized(p.id, tensor.set_require_grad(trainable))
+            }
+        }
+        let mut replace = Replace { tensors, done: 0, problem: None };
+        let model = map_named(self, &mut replace);
+        if replace.done < tensors.len() {
+            let known = model.host_names();
+            let unknown = tensors.keys().find(|name| !known.contains(name));
+            replace.problem = unknown.map(|name| format!("{name} is not a tensor of this model"));
+        }
+        match replace.problem {
+            Some(problem) => Err(ModelError::Adapter { problem }),
+            None => Ok(model),
+        }
+    }
+
+    fn host_names(&self) -> Vec<String> {
+        struct Names(Vec<String>);
+        impl NamedVisitor for Names {
+            fn visit<const D: usize>(&mut self, name: &str, _: &Param<Tensor<D>>) {
+                self.0.push(name.to_owned());
+            }
+        }
+        let mut names = Names(Vec::new());
+        visit_named(self, &mut names);
+        names.0
+    }
+
+    /// Attaches the adapters of a file and takes its head.
+    ///
+    /// # Errors
+    /// The file is for another model (names, shapes), or the head is missing where it is required.
+    pub fn apply_adapter(mut self, file: &AdapterFile, head: HeadPolicy) -> Result<Self, ModelError> {
+        let plan = file.plan(&self.linear_names())?;
+        let mut problem = None;
+        self.each_linear(&mut |name, linear| {
+            let (Some(settings), Some(factors)) = (plan.get(name), file.factors.get(name)) else {
+                return;
+            };
+            let [inputs, outputs] = linear.sizes();
+            if factors.sizes() != Some((settings.rank, inputs, outputs)) {
+                problem.get_or_insert_with(|| {
+                    format!(
+                        "{name}: lora_A is {:?} and lora_B {:?}, but the layer has {inputs} inputs, \
+                         {outputs} outputs and the configuration rank {}; it belongs to another base model",
+                        factors.a.shape, factors.b.shape, settings.rank
+                    )
+                });
+                return;
+            }
+            let device = linear.weight.lazy_device();
+            let a = from_host::<2>(".lora_A.weight", &factors.a, &device);
+            let b = from_host::<2>(".lora_B.weight", &factors.b, &device);
+            linear.adapter = Some(Adapter::from_factors(a, b, settings));
+        });
+        if let Some(problem) = problem {
+            return Err(ModelError::Adapter { problem });
+        }
+        self.apply_head(&file.saved, head)
+    }
+
+    /// Takes the head's tensors, named as in Hugging Face's files.
+    ///
+    /// # Errors
+    /// A tensor is missing or misshapen where the whole head is required, or is not of the head.
+    pub fn apply_head(
+        self,
+        saved: &BTreeMap<String, HostTensor>,
+        policy: HeadPolicy,
+    ) -> Result<Self, ModelError> {
+        let own = self.host_tensors(is_head);
+        let mut taken = BTreeMap::new();
+        for (name, tensor) in saved {
+            match own.get(name) {
+                Some(mine) if mine.shape == tensor.shape => {
+                    taken.insert(name.clone(), tensor.clone());
+                }
+                Some(mine) if policy == HeadPolicy::Required => {
+                    return Err(ModelError::Adapter {
+                        problem: format!(
+                            "{name} is {:?}, expected {:?}; it was trained for another number of \
+                             labels or another base model",
+                            tensor.shape, mine.shape
+                        ),
+                    });
+                }
+                Some(_) => {}
+                None => {
+                    return Err(ModelError::Adapter {
+                        problem: format!("{name} is not a tensor of the head"),
+                    });
+                }
+            }
+        }
+        let missing = own.keys().find(|name| !taken.contains_key(*name));
+        if let (Some(name), HeadPolicy::Required) = (missing, policy) {
+            return Err(ModelError::Adapter {
+                problem: format!(
+                    "it has no {name}: the head was not saved with it (modules_to_save), and a new \
+                     head would predict at random"
+                ),
+            });
+        }
+        self.set_host_tensors(&taken)
+    }
+
+    /// The adapters and the head as a file.
+    pub fn adapter_file(&self, config: &LoraConfig, base_model: Option<String>) -> AdapterFile {
+        let mut file = AdapterFile::new(config.clone());
+        file.base_model = base_model;
+        let mut factors = self.host_tensors(is_factor);
+        for name in factors.keys().cloned().collect::<Vec<_>>() {
+            let Some(module) = name.strip_suffix(".lora_A.weight") else {
+                continue;
+            };
+            let b = factors.remove(&format!("{module}.lora_B.weight"));
+            let a = factors.remove(&name);
+            if let (Some(a), Some(b)) = (a, b) {
+                file.factors.insert(module.to_owned(), Factors { a, b });
+            }
+        }
+        file.saved = self.host_tensors(is_head);
+        file
+    }
+
+    /// Folds every adapter into its weight.
+    pub fn merge(&mut self) {
+        self.each_linear(&mut |_, linear| {
+            linear.merge();
+        });
+    }
+}
+
+fn to_host<const D: usize>(name: &str, tensor: Tensor<D>) -> HostTensor {
+    let tensor = if is_transposed(name, D) { tensor.swap_dims(0, 1) } else { tensor };
+    let shape = tensor.dims().to_vec();
+    let data = tensor.into_data().convert::<f32>();
+    HostTensor::new(shape, data.try_to_vec().expect("converted to f32 above"))
+}
+
+fn from_host<const D: usize>(
+    name: &str,
+    host: &HostTensor,
+    device: &burn::tensor::Device,
+) -> Tensor<D> {
+    let data = TensorData::new(host.data.clone(), host.shape.clone());
+    let tensor = Tensor::<D>::from_data(data, device);
+    if is_transposed(name, D) { tensor.swap_dims(0, 1) } else { tensor }
+}

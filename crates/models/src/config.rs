@@ -1,0 +1,338 @@
+//! config.json: every field that changes the mathematics is honoured or refused by name.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::ModelError;
+
+/// The configuration of an encoder, whichever architecture it is.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum ModelConfig {
+    /// RoBERTa (Liu et al. 2019).
+    Roberta(RobertaConfig),
+}
+
+/// A feed-forward activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activation {
+    /// x Phi(x), by erf.
+    #[serde(rename = "gelu")]
+    Gelu,
+    /// GELU approximated by tanh.
+    #[serde(rename = "gelu_new", alias = "gelu_pytorch_tanh")]
+    GeluTanh,
+    /// max(x, 0).
+    #[serde(rename = "relu")]
+    Relu,
+    /// x sigmoid(x).
+    #[serde(rename = "silu", alias = "swish")]
+    Silu,
+}
+
+/// RoBERTa's hyperparameters, named as in config.json.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RobertaConfig {
+    /// Rows of the word embedding.
+    pub vocab_size: usize,
+    /// Width d.
+    pub hidden_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Heads; divides `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Activation of the feed-forward layer.
+    pub hidden_act: Activation,
+    /// Dropout of embeddings and sub-layers.
+    pub hidden_dropout_prob: f64,
+    /// Dropout of the attention probabilities.
+    pub attention_probs_dropout_prob: f64,
+    /// Dropout of the head; the hidden dropout when the file has null.
+    pub classifier_dropout: f64,
+    /// Rows of the position embedding; usable positions are this minus `pad_token_id` + 1.
+    pub max_position_embeddings: usize,
+    /// Rows of the token type embedding. Row 0 is used for every token.
+    pub type_vocab_size: usize,
+    /// Standard deviation of new weights.
+    pub initializer_range: f64,
+    /// Epsilon of every LayerNorm.
+    pub layer_norm_eps: f64,
+    /// Id of the padding token, from which positions count.
+    pub pad_token_id: usize,
+    /// Number of labels that the file's label names (or `num_labels`) say, if it says.
+    pub num_labels: Option<usize>,
+    /// The label names, in the order of their ids, if the file has them.
+    pub labels: Option<Vec<String>>,
+    /// The file's own fields, kept for saving.
+    pub raw: Map<String, Value>,
+}
+
+/// Larger than any encoder ever published: beyond it a file is damaged.
+const LARGEST: usize = 1 << 24;
+
+impl ModelConfig {
+    /// Reads `config.json` of a model folder.
+    ///
+    /// # Errors
+    /// The file is missing, not JSON, of another architecture, or a field is absurd or not
+    /// supported. The message names the field and its value.
+    pub fn from_dir(dir: &Path) -> Result<Self, ModelError> {
+        Self::from_file(&dir.join("config.json"))
+    }
+
+    /// Reads a config.json wherever it lies; see [`ModelConfig::from_dir`].
+    ///
+    /// # Errors
+    /// As [`ModelConfig::from_dir`].
+    pub fn from_file(path: &Path) -> Result<Self, ModelError> {
+        let text = std::fs::read(path).map_err(ModelError::io(path, "reading the configuration"))?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses the text of a config.json; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::from_dir`].
+    pub fn parse(text: &[u8], path: &Path) -> Result<Self, ModelError> {
+        let problem = |problem: String| ModelError::Config { path: path.to_owned(), problem };
+        let raw: Map<String, Value> = serde_json::from_slice(text)
+            .map_err(|e| problem(format!("not a JSON object: {e}; get the file again")))?;
+        let fields = Fields { raw: &raw, path };
+        match raw.get("model_type").and_then(Value::as_str) {
+            Some("roberta") => RobertaConfig::read(&fields).map(Self::Roberta),
+            Some(other) => Err(problem(format!(
+                "model_type is {other:?}, and this build knows \"roberta\"; choose a RoBERTa checkpoint"
+            ))),
+            None => Err(problem("model_type is missing; expected \"roberta\"".into())),
+        }
+    }
+
+    /// The RoBERTa configuration.
+    pub fn roberta(&self) -> &RobertaConfig {
+        match self {
+            Self::Roberta(config) => config,
+        }
+    }
+
+    /// Longest sequence, in tokens, that has positions.
+    pub fn max_length(&self) -> usize {
+        let config = self.roberta();
+        config.max_position_embeddings - config.pad_token_id - 1
+    }
+
+    /// Id of the padding token.
+    pub fn pad_id(&self) -> u32 {
+        self.roberta().pad_token_id as u32
+    }
+
+    /// Rows of the word embedding: every token id must be smaller.
+    pub fn vocab_size(&self) -> usize {
+        self.roberta().vocab_size
+    }
+
+    /// The label names of config.json, in the order of their ids, if it has them.
+    pub fn labels(&self) -> Option<&[String]> {
+        self.roberta().labels.as_deref()
+    }
+
+    /// Number of labels that config.json states.
+    pub fn num_labels(&self) -> Option<usize> {
+        self.roberta().num_labels
+    }
+
+    /// The config.json of a sequence classifier with these labels, every other field as it was read.
+    pub fn to_classifier_json(&self, num_labels: usize, labels: Option<&[String]>) -> Value {
+        let mut raw = self.roberta().raw.clone();
+        raw.insert("architectures".into(), serde_json::json!(["RobertaForSequenceClassification"]));
+        raw.remove("torch_dtype");
+        raw.insert("dtype".into(), "float32".into());
+        raw.remove("num_labels");
+        let name = |i: usize| match labels {
+            Some(labels) if labels.len() == num_labels => labels[i].clone(),
+            _ => format!("LABEL_{i}"),
+        };
+        let names: Vec<String> = (0..num_labels).map(name).collect();
+        let by_id: Map<String, Value> =
+            names.iter().enumerate().map(|(i, n)| (i.to_string(), n.clone().into())).collect();
+        let by_name: Map<String, Value> =
+            names.iter().enumerate().map(|(i, n)| (n.clone(), i.into())).collect();
+        raw.insert("id2label".into(), by_id.into());
+        raw.insert("label2id".into(), by_name.into());
+        raw.into()
+    }
+}
+
+impl RobertaConfig {
+    fn read(fields: &Fields<'_>) -> Result<Self, ModelError> {
+        fields.refuse_unless("position_embedding_type", &["absolute".into()])?;
+        for name in ["is_decoder", "add_cross_attention", "is_encoder_decoder"] {
+            fields.refuse_unless(name, &[false.into()])?;
+        }
+        fields.refuse_unless("chunk_size_feed_forward", &[0.into()])?;
+        let hidden_dropout_prob = fields.probability("hidden_dropout_prob", Some(0.1))?;
+        let classifier_dropout = fields.probability("classifier_dropout", Some(hidden_dropout_prob))?;
+        let config = Self {
+            vocab_size: fields.size("vocab_size", None)?,
+            hidden_size: fields.size("hidden_size", None)?,
+            num_hidden_layers: fields.size("num_hidden_layers", None)?,
+            num_attention_heads: fields.size("num_attention_heads", None)?,
+            intermediate_size: fields.size("intermediate_size", None)?,
+            hidden_act: fields.activation()?,
+            hidden_dropout_prob,
+            attention_probs_dropout_prob: fields
+                .probability("attention_probs_dropout_prob", Some(0.1))?,
+            classifier_dropout,
+            max_position_embeddings: fields.size("max_position_embeddings", None)?,
+            type_vocab_size: fields.size("type_vocab_size", Some(2))?,
+            initializer_range: fields.positive("initializer_range", Some(0.02))?,
+            layer_norm_eps: fields.positive("layer_norm_eps", Some(1e-12))?,
+            pad_token_id: fields.whole("pad_token_id", Some(1))?,
+            num_labels: fields.num_labels()?,
+            labels: fields.labels()?,
+            raw: fields.raw.clone(),
+        };
+        config.check(fields)?;
+        Ok(config)
+    }
+
+    fn check(&self, fields: &Fields<'_>) -> Result<(), ModelError> {
+        let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
+        if hidden % heads != 0 {
+            return Err(fields.wrong(format!(
+                "hidden_size {hidden} is not a multiple of num_attention_heads {heads}"
+            )));
+        }
+        let (pad, vocab) = (self.pad_token_id, self.vocab_size);
+        if pad >= vocab {
+            return Err(fields.wrong(format!("pad_token_id {pad} is not below vocab_size {vocab}")));
+        }
+        let positions = self.max_position_embeddings;
+        if positions < pad + 2 {
+            return Err(fields.wrong(format!(
+                "max_position_embeddings {positions} leaves no position after pad_token_id {pad}"
+            )));
+        }
+        if self.num_hidden_layers > 1024 {
+            let layers = self.num_hidden_layers;
+            return Err(fields.wrong(format!("num_hidden_layers {layers} is absurd; at most 1024")));
+        }
+        Ok(())
+    }
+}
+
+/// Typed access to the fields of a config.json.
+struct Fields<'a> {
+    raw: &'a Map<String, Value>,
+    path: &'a Path,
+}
+
+impl Fields<'_> {
+    fn wrong(&self, problem: String) -> ModelError {
+        ModelError::Config { path: PathBuf::from(self.path), problem }
+    }
+
+    /// A field that is there and not null.
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.raw.get(name).filter(|value| !value.is_null())
+    }
+
+    fn whole(&self, name: &str, default: Option<usize>) -> Result<usize, ModelError> {
+        let Some(value) = self.get(name) else {
+            return default.ok_or_else(|| self.wrong(format!("{name} is missing")));
+        };
+        let number = value.as_u64().and_then(|n| usize::try_from(n).ok());
+        number.filter(|n| *n <= LARGEST).ok_or_else(|| {
+            self.wrong(format!("{name} is {value}; expected a whole number up to {LARGEST}"))
+        })
+    }
+
+    fn size(&self, name: &str, default: Option<usize>) -> Result<usize, ModelError> {
+        match self.whole(name, default)? {
+            0 => Err(self.wrong(format!("{name} is 0; expected at least 1"))),
+            n => Ok(n),
+        }
+    }
+
+    fn number(&self, name: &str, default: Option<f64>) -> Result<f64, ModelError> {
+        let Some(value) = self.get(name) else {
+            return default.ok_or_else(|| self.wrong(format!("{name} is missing")));
+        };
+        value
+            .as_f64()
+            .filter(|n| n.is_finite())
+            .ok_or_else(|| self.wrong(format!("{name} is {value}; expected a number")))
+    }
+
+    fn probability(&self, name: &str, default: Option<f64>) -> Result<f64, ModelError> {
+        let p = self.number(name, default)?;
+        if (0.0..1.0).contains(&p) {
+            Ok(p)
+        } else {
+            Err(self.wrong(format!("{name} is {p}; a dropout probability lies in [0, 1)")))
+        }
+    }
+
+    fn positive(&self, name: &str, default: Option<f64>) -> Result<f64, ModelError> {
+        let n = self.number(name, default)?;
+        if n > 0.0 {
+            Ok(n)
+        } else {
+            Err(self.wrong(format!("{name} is {n}; expected a positive number")))
+        }
+    }
+
+    fn activation(&self) -> Result<Activation, ModelError> {
+        let value = self.get("hidden_act").cloned().unwrap_or_else(|| "gelu".into());
+        serde_json::from_value(value.clone()).map_err(|_| {
+            self.wrong(format!(
+                "hidden_act is {value}; supported are gelu, gelu_new, gelu_pytorch_tanh, relu, silu and swish"
+            ))
+        })
+    }
+
+    fn refuse_unless(&self, name: &str, allowed: &[Value]) -> Result<(), ModelError> {
+        match self.get(name) {
+            Some(value) if !allowed.contains(value) => {
+                let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
+                let allowed = allowed.join(" or ");
+                Err(self.wrong(format!("{name} is {value}, which is not supported; it must be {allowed}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn labels(&self) -> Result<Option<Vec<String>>, ModelError> {
+        let Some(value) = self.get("id2label") else {
+            return Ok(None);
+        };
+        let Some(map) = value.as_object() else {
+            return Err(self.wrong("id2label is not an object of id to name".into()));
+        };
+        let mut names = vec![None; map.len()];
+        for (id, name) in map {
+            let slot = id.parse::<usize>().ok().and_then(|id| names.get_mut(id));
+            match (slot, name.as_str()) {
+                (Some(slot), Some(name)) => *slot = Some(name.to_owned()),
+                _ => {
+                    return Err(self.wrong(format!(
+                        "id2label has {id:?}: {name}; expected the ids 0 to {} with names",
+                        map.len() - 1
+                    )));
+                }
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    fn num_labels(&self) -> Result<Option<usize>, ModelError> {
+        match (self.get("id2label").and_then(Value::as_object), self.get("num_labels")) {
+            (Some(map), _) => Ok(Some(map.len())),
+            (None, Some(_)) => self.size("num_labels", None).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+}

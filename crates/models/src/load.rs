@@ -1,0 +1,250 @@
+//! A checkpoint folder becomes a classifier, with a report checked both ways: every tensor of the
+//! model comes from the file, and every tensor of the file is used or ignored by a named rule.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::{Device, TensorData};
+use lowburn_kernels::{derive_key, normal};
+use rayon::prelude::*;
+
+use crate::ModelError;
+use crate::build::{TensorSource, classifier};
+use crate::checkpoint::Checkpoint;
+use crate::classifier::SequenceClassifier;
+use crate::config::ModelConfig;
+use crate::manifest::{Kind, TensorSpec, manifest};
+
+/// What a caller wants of the head.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Number of labels of the task; 1 for regression.
+    pub num_labels: usize,
+    /// Seed of whatever is newly drawn.
+    pub head_seed: u64,
+}
+
+/// Where the head came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadOrigin {
+    /// The checkpoint has a head for this number of labels.
+    Loaded,
+    /// The checkpoint has a head for another number of labels: its dense layer is kept, the output
+    /// layer is new.
+    OutputFresh {
+        /// Number of labels in the file.
+        found: usize,
+    },
+    /// The checkpoint has no head: all of it is new.
+    Fresh,
+}
+
+/// What was loaded, what was new, and what was left in the file.
+#[derive(Debug, Clone)]
+pub struct LoadReport {
+    /// Number of tensors taken from the file.
+    pub loaded: usize,
+    /// Where the head came from.
+    pub head: HeadOrigin,
+    /// Tensors of the file that no classifier needs, each matched by a named rule.
+    pub ignored: Vec<String>,
+}
+
+/// Tensors that a file may hold beyond a classifier's: the masked language model's head, the
+/// pooler that RoBERTa's classifier does not use, and position ids that older versions stored.
+const IGNORED: [&str; 5] =
+    ["lm_head.", "roberta.pooler.", "pooler.", "roberta.embeddings.position_ids", "embeddings.position_ids"];
+
+/// Loads a model folder for a task.
+///
+/// # Errors
+/// The configuration or a weight file is wrong, or the two do not fit: the message lists missing,
+/// unexpected and misshapen tensors.
+pub fn load_classifier(
+    dir: &Path,
+    options: &LoadOptions,
+    device: &Device,
+) -> Result<(SequenceClassifier, ModelConfig, LoadReport), ModelError> {
+    let config = ModelConfig::from_dir(dir)?;
+    let checkpoint = Checkpoint::open(dir)?;
+    let specs = manifest(&config, options.num_labels);
+    let (names, report) = match_names(&checkpoint, &specs)?;
+    let random = RandomSource::new(&specs, options.head_seed, config.roberta().initializer_range);
+    let mut source = FileSource { checkpoint, names, random };
+    let model = classifier(&config, &mut source, device)?;
+    Ok((model, config, report))
+}
+
+/// A classifier with random weights, drawn as transformers draws them.
+///
+/// # Errors
+/// None at present; the signature leaves room for architectures that can fail.
+pub fn random_classifier(
+    config: &ModelConfig,
+    num_labels: usize,
+    seed: u64,
+    device: &Device,
+) -> Result<SequenceClassifier, ModelError> {
+    let specs = manifest(config, num_labels);
+    let mut source = RandomSource::new(&specs, seed, config.roberta().initializer_range);
+    classifier(config, &mut source, device)
+}
+
+/// The name in the file of every tensor of the manifest that the file has.
+fn match_names(
+    checkpoint: &Checkpoint,
+    specs: &[TensorSpec],
+) -> Result<(BTreeMap<String, String>, LoadReport), ModelError> {
+    let mut canonical: BTreeMap<String, &str> = BTreeMap::new();
+    let mut problems = Problems::default();
+    let mut ignored = Vec::new();
+    for name in checkpoint.tensors().keys() {
+        if IGNORED.iter().any(|rule| name.starts_with(rule)) {
+            ignored.push(name.clone());
+            continue;
+        }
+        let ours = canonical_name(name);
+        if let Some(other) = canonical.insert(ours, name) {
+            problems.push("ambiguous", format!("{other} and {name} mean the same tensor"));
+        }
+    }
+    let has_head = canonical.keys().any(|name| name.starts_with("classifier."));
+    let mut head = if has_head { HeadOrigin::Loaded } else { HeadOrigin::Fresh };
+    let mut names = BTreeMap::new();
+    for spec in specs {
+        let Some(name) = canonical.remove(&spec.name) else {
+            if !spec.in_head() || has_head {
+                problems.push("missing", spec.name.clone());
+            }
+            continue;
+        };
+        let found = &checkpoint.tensors()[name].shape;
+        if *found == spec.shape {
+            names.insert(spec.name.clone(), name.to_owned());
+        } else if spec.name.starts_with("classifier.out_proj.") && same_width(found, &spec.shape) {
+            head = HeadOrigin::OutputFresh { found: found[0] };
+        } else {
+            problems.push("misshapen", format!("{name} is {found:?}, expected {:?}", spec.shape));
+        }
+    }
+    for (ours, name) in &canonical {
+        problems.push("unexpected", format!("{name}{}", near_miss(ours, specs, &names)));
+    }
+    problems.into_result(checkpoint.dir())?;
+    let report = LoadReport { loaded: names.len(), head, ignored };
+    Ok((names, report))
+}
+
+/// Same but for the number of labels.
+fn same_width(found: &[usize], wanted: &[usize]) -> bool {
+    found.len() == wanted.len() && found[0] > 0 && found[1..] == wanted[1..]
+}
+
+/// The manifest's name of a tensor: old LayerNorm names and files of the bare encoder included.
+fn canonical_name(name: &str) -> String {
+    let name = match name.strip_suffix("LayerNorm.gamma") {
+        Some(stem) => format!("{stem}LayerNorm.weight"),
+        None => match name.strip_suffix("LayerNorm.beta") {
+            Some(stem) => format!("{stem}LayerNorm.bias"),
+            None => name.to_owned(),
+        },
+    };
+    if name.starts_with("encoder.") || name.starts_with("embeddings.") {
+        format!("roberta.{name}")
+    } else {
+        name
+    }
+}
+
+fn near_miss(name: &str, specs: &[TensorSpec], found: &BTreeMap<String, String>) -> String {
+    let last = |name: &str| name.rsplit('.').take(3).map(str::to_owned).collect::<Vec<_>>();
+    specs
+        .iter()
+        .find(|spec| !found.contains_key(&spec.name) && last(&spec.name) == last(name))
+        .map_or_else(String::new, |spec| format!(" (did it mean {}?)", spec.name))
+}
+
+/// Problems by kind, the first few of each spelt out.
+#[derive(Default)]
+struct Problems(BTreeMap<&'static str, Vec<String>>);
+
+impl Problems {
+    fn push(&mut self, kind: &'static str, problem: String) {
+        self.0.entry(kind).or_default().push(problem);
+    }
+
+    fn into_result(self, dir: &Path) -> Result<(), ModelError> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let mut parts = Vec::new();
+        for (kind, list) in &self.0 {
+            let shown: Vec<&str> = list.iter().take(4).map(String::as_str).collect();
+            let more = list.len() - shown.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            parts.push(format!("{} {kind}: {}{more}", list.len(), shown.join(", ")));
+        }
+        Err(ModelError::Mismatch { path: dir.to_owned(), problem: parts.join("; ") })
+    }
+}
+
+/// Tensors of the file, and new ones where the file has none.
+struct FileSource {
+    checkpoint: Checkpoint,
+    names: BTreeMap<String, String>,
+    random: RandomSource,
+}
+
+impl TensorSource for FileSource {
+    fn take(&mut self, name: &str) -> Result<TensorData, ModelError> {
+        match self.names.get(name) {
+            Some(name) => self.checkpoint.read(name),
+            None => self.random.take(name),
+        }
+    }
+}
+
+/// New tensors. Each is a function of the seed and its name.
+struct RandomSource {
+    specs: BTreeMap<String, TensorSpec>,
+    seed: u64,
+    deviation: f64,
+}
+
+impl RandomSource {
+    fn new(specs: &[TensorSpec], seed: u64, deviation: f64) -> Self {
+        let specs = specs.iter().map(|s| (s.name.clone(), s.clone())).collect();
+        Self { specs, seed, deviation }
+    }
+}
+
+/// A key that depends on a name, for streams of random numbers.
+pub(crate) fn name_key(seed: u64, name: &str) -> u64 {
+    name.bytes().fold(derive_key(seed, 0x6e61_6d65), |key, byte| derive_key(key, u64::from(byte)))
+}
+
+impl TensorSource for RandomSource {
+    fn take(&mut self, name: &str) -> Result<TensorData, ModelError> {
+        let spec = &self.specs[name];
+        let n = spec.elements();
+        let key = name_key(self.seed, name);
+        let values = match spec.kind {
+            Kind::Zeros => vec![0.0; n],
+            Kind::Ones => vec![1.0; n],
+            Kind::Weight => drawn(key, n, self.deviation),
+            Kind::Table(zero_row) => {
+                let mut values = drawn(key, n, self.deviation);
+                if let Some(row) = zero_row {
+                    let width = spec.shape[1];
+                    values[row * width..(row + 1) * width].fill(0.0);
+                }
+                values
+            }
+        };
+        Ok(TensorData::new(values, spec.shape.clone()))
+    }
+}
+
+fn drawn(key: u64, n: usize, deviation: f64) -> Vec<f32> {
+    (0..n as u64).into_par_iter().map(|i| (normal(key, i) * deviation) as f32).collect()
+}

@@ -1,0 +1,149 @@
+//! A model over a whole split: logits in file order, loss and scores.
+
+use std::path::PathBuf;
+
+use lowburn_glue::{Prediction, Scores, Task, score};
+use lowburn_models::{Mode, SequenceClassifier};
+use serde::{Deserialize, Serialize};
+
+use crate::config::DeviceName;
+use crate::error::TrainError;
+use crate::load::{Source, check_batch, load};
+use crate::loss::row_loss;
+use crate::progress::{Event, Observer};
+use crate::rows::{Rows, model_input};
+
+/// What to evaluate, and on what.
+#[derive(Debug, Clone)]
+pub struct EvalConfig {
+    /// The model.
+    pub source: Source,
+    /// The task.
+    pub task: Task,
+    /// Folder that holds `<task>/<split>-*.parquet`.
+    pub data_dir: PathBuf,
+    /// The split; `validation` means every evaluation split of the task (MNLI has two).
+    pub split: String,
+    /// Rows of one forward pass.
+    pub batch_size: usize,
+    /// Tokens of a row at most; as trained where known, else all the model can.
+    pub max_length: Option<usize>,
+    /// Where to compute.
+    pub device: DeviceName,
+}
+
+/// Loss and scores of one split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// The task.
+    pub task: Task,
+    /// The split.
+    pub split: String,
+    /// Rows of the split.
+    pub rows: usize,
+    /// Mean loss; `None` when it is not a number.
+    pub loss: Option<f64>,
+    /// All metrics of the task.
+    pub scores: Scores,
+}
+
+/// Evaluates a model on one split, or on both of MNLI's.
+///
+/// # Errors
+/// When model, adapter or data cannot be loaded or do not belong together, or rows have no labels.
+pub fn evaluate(
+    config: &EvalConfig,
+    observer: &mut dyn Observer,
+) -> Result<Vec<Evaluation>, TrainError> {
+    check_batch(config.batch_size)?;
+    let task = config.task;
+    let splits = if config.split == "validation" {
+        task.evaluation_splits().to_vec()
+    } else {
+        vec![config.split.as_str()]
+    };
+    let mut datasets = Vec::new();
+    for split in splits {
+        datasets.push(Rows::dataset(&config.data_dir, task, split)?);
+    }
+    let loaded = load(&config.source, Some(task), config.device, observer)?;
+    let max_length = loaded.max_length(config.max_length)?;
+    let mut evaluations = Vec::new();
+    for dataset in datasets {
+        let rows = Rows::new(dataset, &loaded.tokenizer, max_length)?;
+        let batch = config.batch_size;
+        evaluations.push(on_rows(&loaded.model, &rows, batch, observer));
+    }
+    Ok(evaluations)
+}
+
+/// A loaded model on tokenised rows with labels.
+pub(crate) fn on_rows(
+    model: &SequenceClassifier,
+    rows: &Rows,
+    batch_size: usize,
+    observer: &mut dyn Observer,
+) -> Evaluation {
+    let split = rows.dataset.split.as_str();
+    let logits = all_logits(model, rows, batch_size, |done| {
+        let total = rows.len();
+        observer.event(&Event::Evaluating { split, done, total });
+    });
+    let (loss, scores) = measure(rows.dataset.task, rows, &logits);
+    Evaluation {
+        task: rows.dataset.task,
+        split: split.to_owned(),
+        rows: rows.len(),
+        loss,
+        scores,
+    }
+}
+
+/// The logits of every row, in the order of the file.
+///
+/// Rows run in batches of like length, longest first, which wastes no time on padding and shows
+/// at once whether the memory suffices; a row's logits do not depend on its neighbours.
+///
+/// # Shapes
+/// One vector of `labels` logits for each row.
+pub(crate) fn all_logits(
+    model: &SequenceClassifier,
+    rows: &Rows,
+    batch_size: usize,
+    mut progress: impl FnMut(usize),
+) -> Vec<Vec<f32>> {
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by_key(|&row| std::cmp::Reverse(rows.lengths()[row]));
+    let mut logits = vec![Vec::new(); rows.len()];
+    let mut done = 0;
+    for indices in order.chunks(batch_size) {
+        let input = model_input(rows.batch(indices));
+        let output = model.forward(&input, &mut Mode::eval());
+        let [_, columns] = output.dims();
+        let values = output.into_data().convert::<f32>();
+        let values = values.as_slice::<f32>().unwrap_or_default();
+        for (&row, values) in indices.iter().zip(values.chunks_exact(columns)) {
+            logits[row] = values.to_vec();
+        }
+        done += indices.len();
+        progress(done);
+    }
+    logits
+}
+
+/// Mean loss (`None` when it is not a number) and all metrics of a task.
+fn measure(task: Task, rows: &Rows, logits: &[Vec<f32>]) -> (Option<f64>, Scores) {
+    let labels = rows.labels();
+    let total: f64 = logits
+        .iter()
+        .zip(&labels)
+        .map(|(logits, label)| row_loss(logits, label))
+        .sum();
+    let predictions: Vec<_> = logits
+        .iter()
+        .map(|logits| Prediction::from_logits(task, logits))
+        .collect();
+    let scores = score(task, &predictions, &labels);
+    let loss = total / labels.len() as f64;
+    (loss.is_finite().then_some(loss), scores)
+}

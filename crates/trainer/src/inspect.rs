@@ -1,0 +1,195 @@
+//! What a model is made of, what a method would train, and the memory a step would take.
+
+use std::path::PathBuf;
+
+use lowburn_lora::LoraConfig;
+use lowburn_models::{LoadOptions, Method, ModelConfig, load_classifier};
+use serde::Serialize;
+
+use crate::config::DeviceName;
+use crate::error::TrainError;
+use crate::parameters::{self, ParameterInfo};
+use crate::plan::check_max_length;
+use crate::record::ParameterCounts;
+
+/// Bytes of one number in memory: weights, gradients and moments are all 32 bit.
+const NUMBER: u64 = 4;
+
+/// What to look at.
+#[derive(Debug, Clone)]
+pub struct InspectConfig {
+    /// Folder of the checkpoint.
+    pub model: PathBuf,
+    /// What would be trained.
+    pub method: Method,
+    /// The adapter, for [`Method::Lora`].
+    pub lora: Option<LoraConfig>,
+    /// Labels of the head, where the checkpoint has none.
+    pub labels: usize,
+    /// Rows of a batch.
+    pub batch_size: usize,
+    /// Tokens of a row.
+    pub max_length: usize,
+    /// Where to compute.
+    pub device: DeviceName,
+}
+
+/// Equal parameters of all layers together.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ParameterRow {
+    /// The Hugging Face name, with `*` for the number of the layer.
+    pub name: String,
+    /// Extents as in a checkpoint.
+    pub shape: Vec<usize>,
+    /// How many there are.
+    pub copies: usize,
+    /// Numbers in all copies.
+    pub parameters: usize,
+    /// Whether the method trains them.
+    pub trainable: bool,
+}
+
+/// Bytes of one training step, by what they are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct MemoryEstimate {
+    /// All parameters.
+    pub weights: u64,
+    /// Gradients of what is trained.
+    pub gradients: u64,
+    /// Both moments of what is trained.
+    pub optimizer: u64,
+    /// What the backward pass needs of the forward pass: grows with rows and tokens.
+    pub activations: u64,
+    /// The sum.
+    pub total: u64,
+}
+
+/// A model taken apart.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Inspection {
+    /// Parameters in the order of the model.
+    pub table: Vec<ParameterRow>,
+    /// Sums.
+    pub parameters: ParameterCounts,
+    /// Memory of one training step.
+    pub memory: MemoryEstimate,
+}
+
+/// Takes a checkpoint apart.
+///
+/// # Errors
+/// When it cannot be loaded or the adapter does not fit it.
+pub fn inspect(config: &InspectConfig) -> Result<Inspection, TrainError> {
+    let device = config.device.open()?.autodiff();
+    let model_config = ModelConfig::from_dir(&config.model)?;
+    check_max_length(config.max_length, model_config.max_length())?;
+    for (field, value) in [("batch-size", config.batch_size), ("labels", config.labels)] {
+        if value == 0 {
+            return Err(TrainError::config(field, 0, "it must be at least 1"));
+        }
+    }
+    let options = LoadOptions {
+        num_labels: config.labels,
+        head_seed: 0,
+    };
+    let (mut model, _, _) = load_classifier(&config.model, &options, &device)?;
+    if let Some(lora) = &config.lora {
+        model.attach(&lora.plan(&model.linear_names())?, lora.init, 0);
+    }
+    let model = model.set_trainable(config.method);
+    let parameters = parameters::count(&model);
+    Ok(Inspection {
+        table: group(&parameters::list(&model)),
+        parameters,
+        memory: estimate(config, &model_config, parameters),
+    })
+}
+
+/// Puts the copies of all layers in one row.
+fn group(list: &[ParameterInfo]) -> Vec<ParameterRow> {
+    let mut rows: Vec<ParameterRow> = Vec::new();
+    for parameter in list {
+        let name = starred(&parameter.name);
+        let count = parameter.shape.iter().product();
+        let same = rows.iter_mut().find(|row| {
+            row.name == name
+                && row.shape == parameter.shape
+                && row.trainable == parameter.trainable
+        });
+        match same {
+            Some(row) => {
+                row.copies += 1;
+                row.parameters += count;
+            }
+            None => rows.push(ParameterRow {
+                name,
+                shape: parameter.shape.clone(),
+                copies: 1,
+                parameters: count,
+                trainable: parameter.trainable,
+            }),
+        }
+    }
+    rows
+}
+
+/// `layer.11.output` as `layer.*.output`.
+fn starred(name: &str) -> String {
+    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let parts: Vec<&str> = name
+        .split('.')
+        .map(|part| if is_number(part) { "*" } else { part })
+        .collect();
+    parts.join(".")
+}
+
+/// Weights, gradients and moments are exact. Of the activations the fused layers keep, for each
+/// token: about eight vectors of the hidden width (inputs of the projections, q, k, v, context,
+/// normalised outputs) and two of the intermediate width, and the largest passing buffer.
+fn estimate(
+    config: &InspectConfig,
+    model: &ModelConfig,
+    parameters: ParameterCounts,
+) -> MemoryEstimate {
+    let sizes = model.roberta();
+    let tokens = (config.batch_size * config.max_length) as u64;
+    let (hidden, inner) = (sizes.hidden_size as u64, sizes.intermediate_size as u64);
+    let per_token = 8 * hidden + 2 * inner;
+    let layers = match config.method {
+        Method::Head => 1, // nothing below the head is kept
+        Method::Lora | Method::Full => sizes.num_hidden_layers as u64,
+    };
+    let activations = NUMBER * tokens * (layers * per_token + 2 * inner);
+    let trainable = NUMBER * parameters.trainable as u64;
+    let weights = NUMBER * parameters.total as u64;
+    MemoryEstimate {
+        weights,
+        gradients: trainable,
+        optimizer: 2 * trainable,
+        activations,
+        total: weights + 3 * trainable + activations,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_share_a_row() {
+        let info = |name: &str, trainable| ParameterInfo {
+            name: name.to_owned(),
+            shape: vec![2, 3],
+            trainable,
+        };
+        let rows = group(&[
+            info("a.layer.0.query.weight", false),
+            info("a.layer.11.query.weight", false),
+            info("a.layer.11.query.weight", true),
+            info("classifier.weight", true),
+        ]);
+        assert_eq!(rows.len(), 3);
+        assert_eq!(rows[0].name, "a.layer.*.query.weight");
+        assert_eq!((rows[0].copies, rows[0].parameters), (2, 12));
+    }
+}

@@ -1,0 +1,69 @@
+//! Fine-tuning as a loop of optimiser steps that can be killed, resumed and trusted.
+//!
+//! The loop is this project's own, because of what it promises: the seed, the configuration and
+//! the files fix every bit of the result; a run killed at any moment goes on and ends with those
+//! same bits; only what is trained is saved; the gradient is clipped once, over everything; and
+//! the learning rate is the reference's in every step. What it does is small and explicit:
+//!
+//! 1. [`RunConfig`] is what was asked for, raw. [`RunConfig::check`] makes a [`RunPlan`] of it,
+//!    and only a plan trains: every bad value is found before anything is loaded or written.
+//! 2. [`identity`] names a run by the digest of its configuration and of all input files.
+//! 3. [`train()`] loads, checks, and goes step by step, telling an [`Observer`] what happens. It
+//!    leaves `run.json` ([`RunRecord`]), `log.jsonl`, `timing.jsonl`, and of the best evaluation
+//!    `adapter/`, `head/` or `model/`; until it is done also `state/`, from which a killed run
+//!    goes on ([`Start::Resume`]).
+//! 4. [`evaluate()`], [`predict()`] and [`merge()`] use what came out.
+//!
+//! The optimiser ([`AdamW`]) and the schedule ([`Schedule`]) stand on their own, without a model.
+//! This crate knows no command line and prints nothing.
+
+mod about;
+mod claim;
+mod config;
+mod digest;
+mod error;
+mod evaluate;
+mod head;
+mod inspect;
+mod keep;
+mod load;
+mod loss;
+mod merge;
+mod optimizer;
+mod output;
+mod parameters;
+mod plan;
+mod predict;
+mod prepare;
+mod progress;
+mod record;
+mod rows;
+mod schedule;
+mod state;
+mod step;
+mod system;
+mod train;
+
+pub use about::About;
+pub use claim::Start;
+pub use config::{DeviceName, EvalEvery, RunConfig};
+pub use digest::{Identity, digest, file_digest, identity};
+pub use error::TrainError;
+pub use evaluate::{EvalConfig, Evaluation, evaluate};
+pub use inspect::{InspectConfig, Inspection, MemoryEstimate, ParameterRow, inspect};
+pub use load::Source;
+pub use lowburn_models::Method;
+pub use merge::{Merged, merge};
+pub use optimizer::{
+    AdamW, BETA_1, BETA_2, EPSILON, Gradients, MAX_GRAD_NORM, Moments, clip_scale, decays,
+};
+pub use output::{replace_folder, write_atomic, write_json};
+pub use plan::RunPlan;
+pub use predict::{PredictConfig, PredictInput, PredictionRow, predict};
+pub use progress::{Event, Observer, Silent};
+pub use record::{
+    Best, Digests, EvaluationRecord, ParameterCounts, RunRecord, Status, Timing,
+};
+pub use schedule::{Schedule, Warmup};
+pub use system::{cpu_name, peak_memory_bytes};
+pub use train::train;

@@ -1,0 +1,209 @@
+//! A checkpoint, with or without something trained on top, ready to compute.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use lowburn_glue::{Task, Tokenizer};
+use lowburn_lora::{AdapterFile, HostTensor, read_peft};
+use lowburn_models::{
+    HeadOrigin, HeadPolicy, LoadOptions, LoadReport, ModelConfig, SequenceClassifier,
+    load_classifier,
+};
+
+use crate::about::About;
+use crate::config::DeviceName;
+use crate::error::TrainError;
+use crate::head;
+use crate::plan::check_max_length;
+use crate::progress::{Event, Observer};
+use crate::rows::check_vocabulary;
+
+/// Seed of a head that nothing trained; it only has to be the same every time.
+const HEAD_SEED: u64 = 0;
+
+/// A model on disk.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Folder of the checkpoint.
+    pub model: PathBuf,
+    /// A PEFT folder, or the head folder of a run.
+    pub adapter: Option<PathBuf>,
+    /// Use the adapter even if it was trained upon other weights.
+    pub any_base: bool,
+}
+
+/// A model in memory.
+pub(crate) struct Loaded {
+    pub(crate) model: SequenceClassifier,
+    pub(crate) config: ModelConfig,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) about: Option<About>,
+    /// Class names in the order of the logits, where they are known.
+    pub(crate) labels: Option<Vec<String>>,
+    /// Whether the head is neither the checkpoint's nor the adapter's.
+    pub(crate) head_is_random: bool,
+}
+
+impl Loaded {
+    /// Tokens of a row at most: as asked for, else as trained, else all the model can.
+    pub(crate) fn max_length(&self, asked: Option<usize>) -> Result<usize, TrainError> {
+        let positions = self.config.max_length();
+        let trained = self.about.as_ref().map(|about| about.max_length.min(positions));
+        let length = asked.or(trained).unwrap_or(positions);
+        check_max_length(length, positions)?;
+        Ok(length)
+    }
+}
+
+/// What a folder given as an adapter holds.
+enum OnTop {
+    Lora(Box<AdapterFile>),
+    Head(BTreeMap<String, HostTensor>),
+}
+
+impl OnTop {
+    fn read(folder: &Path) -> Result<Self, TrainError> {
+        if folder.join(head::FILE).is_file() {
+            return Ok(Self::Head(head::read(folder)?));
+        }
+        if !folder.join("adapter_config.json").is_file() {
+            let found = if folder.join("config.json").is_file() {
+                "is a checkpoint, not an adapter: give it as --model"
+            } else if folder.is_dir() {
+                "holds neither adapter_config.json nor head.safetensors: it is no adapter folder"
+            } else {
+                "there is no such folder"
+            };
+            return Err(TrainError::Mismatch {
+                path: folder.to_path_buf(),
+                reason: found.to_owned(),
+            });
+        }
+        Ok(Self::Lora(Box::new(read_peft(folder)?)))
+    }
+
+    fn head(&self) -> &BTreeMap<String, HostTensor> {
+        match self {
+            Self::Lora(adapter) => &adapter.saved,
+            Self::Head(tensors) => tensors,
+        }
+    }
+}
+
+/// The number of labels of a head: the rows of its last weight.
+pub(crate) fn head_labels(tensors: &BTreeMap<String, HostTensor>) -> Option<usize> {
+    let last = ["classifier.out_proj.weight", "classifier.weight"];
+    last.iter()
+        .find_map(|name| tensors.get(*name))
+        .and_then(|weight| weight.shape.first().copied())
+}
+
+/// Loads a model for evaluation, prediction or merging, everything checked against everything.
+pub(crate) fn load(
+    source: &Source,
+    task: Option<Task>,
+    device: DeviceName,
+    observer: &mut dyn Observer,
+) -> Result<Loaded, TrainError> {
+    let device = device.open()?;
+    let config = ModelConfig::from_dir(&source.model)?;
+    let tokenizer = Tokenizer::from_dir(&source.model)?;
+    check_vocabulary(&source.model, &tokenizer, &config)?;
+    let on_top = source.adapter.as_deref().map(OnTop::read).transpose()?;
+    let folder = source.adapter.as_deref().unwrap_or(&source.model);
+    let about = About::read(folder)?;
+    if let (Some(about), Some(task)) = (&about, task) {
+        about.check_labels(folder, task)?;
+    }
+    if let (Some(about), false) = (&about, source.any_base) {
+        about.check_base(folder, &source.model)?;
+    }
+    let options = LoadOptions {
+        num_labels: labels_wanted(&on_top, task, &config, folder)?,
+        head_seed: HEAD_SEED,
+    };
+    let (mut model, config, report) = load_classifier(&source.model, &options, &device)?;
+    let head_is_random = report.head != HeadOrigin::Loaded && on_top.is_none();
+    if let Some(on_top) = &on_top {
+        model = put_on(model, on_top, &report)?;
+    }
+    if head_is_random {
+        observer.event(&Event::Note(&format!(
+            "warning: neither {} nor an adapter brings a classification head: the head is new and \
+             random, its predictions mean nothing",
+            source.model.display()
+        )));
+    }
+    Ok(Loaded {
+        labels: label_names(task, about.as_ref(), &config, model.num_labels()),
+        model,
+        config,
+        tokenizer,
+        about,
+        head_is_random,
+    })
+}
+
+/// Labels of the head to build: the task's, which must be the adapter's.
+fn labels_wanted(
+    on_top: &Option<OnTop>,
+    task: Option<Task>,
+    config: &ModelConfig,
+    folder: &Path,
+) -> Result<usize, TrainError> {
+    let found = on_top.as_ref().and_then(|on_top| head_labels(on_top.head()));
+    match (found, task) {
+        (Some(found), Some(task)) if found != task.num_labels() => Err(TrainError::Mismatch {
+            path: folder.to_path_buf(),
+            reason: format!(
+                "its head has {found} labels and {task} has {}; give the task it was trained on",
+                task.num_labels()
+            ),
+        }),
+        (Some(found), _) => Ok(found),
+        (None, Some(task)) => Ok(task.num_labels()),
+        (None, None) => Ok(config.num_labels().unwrap_or(2)),
+    }
+}
+
+/// Class names: the task's, those the adapter was trained with, or the checkpoint's own.
+fn label_names(
+    task: Option<Task>,
+    about: Option<&About>,
+    config: &ModelConfig,
+    count: usize,
+) -> Option<Vec<String>> {
+    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    let names: Vec<String> = match (task, about) {
+        (Some(task), _) => owned(task.labels()),
+        (None, Some(about)) => about.labels.clone(),
+        (None, None) => config.labels().unwrap_or_default().to_vec(),
+    };
+    (names.len() == count).then_some(names)
+}
+
+/// Puts an adapter or a head on a loaded checkpoint. The head must come from one of the two.
+fn put_on(
+    model: SequenceClassifier,
+    on_top: &OnTop,
+    report: &LoadReport,
+) -> Result<SequenceClassifier, TrainError> {
+    let own_head = report.head == HeadOrigin::Loaded && on_top.head().is_empty();
+    let policy = if own_head {
+        HeadPolicy::WhereShapesAgree
+    } else {
+        HeadPolicy::Required
+    };
+    Ok(match on_top {
+        OnTop::Lora(adapter) => model.apply_adapter(adapter, policy)?,
+        OnTop::Head(tensors) => model.apply_head(tensors, HeadPolicy::Required)?,
+    })
+}
+
+/// A batch must have rows.
+pub(crate) fn check_batch(batch_size: usize) -> Result<(), TrainError> {
+    if batch_size == 0 {
+        return Err(TrainError::config("batch-size", 0, "it must be at least 1"));
+    }
+    Ok(())
+}

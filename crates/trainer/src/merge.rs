@@ -1,0 +1,57 @@
+//! An adapter folded into its base, as a plain checkpoint.
+
+use std::fs;
+use std::path::Path;
+
+use lowburn_models::save_checkpoint;
+
+use crate::about::About;
+use crate::config::DeviceName;
+use crate::error::TrainError;
+use crate::load::{Loaded, Source, load};
+use crate::progress::Silent;
+
+/// A merged model, to be saved.
+pub struct Merged {
+    loaded: Loaded,
+}
+
+/// Loads a checkpoint and folds the adapter in.
+///
+/// # Errors
+/// When either cannot be loaded, they do not belong together, or neither brings a head.
+pub fn merge(source: &Source, device: DeviceName) -> Result<Merged, TrainError> {
+    let mut loaded = load(source, None, device, &mut Silent)?;
+    if loaded.head_is_random {
+        let folder = source.adapter.as_ref().unwrap_or(&source.model);
+        return Err(TrainError::Mismatch {
+            path: folder.clone(),
+            reason: "neither it nor the base brings a classification head: the merged checkpoint \
+                     would classify at random; merge the adapter together with its head"
+                .to_owned(),
+        });
+    }
+    loaded.model.merge();
+    Ok(Merged { loaded })
+}
+
+impl Merged {
+    /// Writes config.json, model.safetensors and the tokenizer's files into a folder.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn save(&self, folder: &Path) -> Result<(), TrainError> {
+        let loaded = &self.loaded;
+        fs::create_dir_all(folder).map_err(TrainError::io("create", folder))?;
+        save_checkpoint(&loaded.model, &loaded.config, loaded.labels.as_deref(), folder)?;
+        loaded.tokenizer.save(folder)?;
+        if let Some(about) = &loaded.about {
+            let about = About {
+                base_weights: Default::default(),
+                ..about.clone()
+            };
+            about.write(folder)?;
+        }
+        Ok(())
+    }
+}

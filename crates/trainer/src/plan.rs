@@ -1,0 +1,207 @@
+//! From a configuration as typed to one that can train: every bad value is found here, before
+//! anything is loaded or written, and each gives one message.
+
+use lowburn_lora::{AdapterFile, LoraConfig};
+use lowburn_models::{Method, ModelConfig};
+
+use crate::config::{EvalEvery, RunConfig};
+use crate::error::TrainError;
+use crate::schedule::Warmup;
+
+/// The shortest row that leaves room for a word beside the special tokens of a pair.
+const MIN_LENGTH: usize = 5;
+
+/// Rows of one batch beyond which a number is taken for a slip.
+const MAX_BATCH: usize = 1 << 20;
+
+/// A checked configuration: the only thing that trains.
+#[derive(Debug, Clone)]
+pub struct RunPlan {
+    config: RunConfig,
+    init: Option<AdapterFile>,
+}
+
+impl RunPlan {
+    /// The full resolved configuration.
+    #[must_use]
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// The adapter to start from.
+    pub(crate) fn init(&self) -> Option<&AdapterFile> {
+        self.init.as_ref()
+    }
+}
+
+impl RunConfig {
+    /// Checks every value and every combination.
+    ///
+    /// Reads the checkpoint's config.json and the adapter to start from, nothing more; what
+    /// depends on the rows of the data set is checked by [`crate::train()`] before it writes.
+    ///
+    /// # Errors
+    /// One for the first value that cannot be, with the way out.
+    pub fn check(mut self) -> Result<RunPlan, TrainError> {
+        check_counts(&self)?;
+        check_rates(&self)?;
+        check_order(&self)?;
+        self.device.open()?;
+        let init = resolve_adapter(&mut self)?;
+        check_length(&self)?;
+        Ok(RunPlan { config: self, init })
+    }
+}
+
+fn check_counts(config: &RunConfig) -> Result<(), TrainError> {
+    let at_least_one = |field, value: usize| {
+        if value == 0 {
+            return Err(TrainError::config(field, value, "it must be at least 1"));
+        }
+        Ok(())
+    };
+    at_least_one("epochs", config.epochs)?;
+    at_least_one("batch-size", config.batch_size)?;
+    at_least_one("accumulate", config.accumulate)?;
+    if let Some(rows) = config.train_rows {
+        at_least_one("train-rows", rows)?;
+    }
+    if let Some(threads) = config.threads {
+        at_least_one("threads", threads)?;
+    }
+    if config.max_steps == Some(0) {
+        return Err(TrainError::config("max-steps", 0, "it must be at least 1"));
+    }
+    if config.eval_every == EvalEvery::Steps(0) {
+        return Err(TrainError::config(
+            "eval-every",
+            0,
+            "give `epoch` or at least 1 step",
+        ));
+    }
+    for (field, value) in [
+        ("batch-size", config.batch_size),
+        ("accumulate", config.accumulate),
+        ("epochs", config.epochs),
+    ] {
+        if value > MAX_BATCH {
+            let reason = format!("more than {MAX_BATCH} is taken for a slip");
+            return Err(TrainError::config(field, value, reason));
+        }
+    }
+    Ok(())
+}
+
+fn check_rates(config: &RunConfig) -> Result<(), TrainError> {
+    for (field, value) in [("lr", config.lr), ("weight-decay", config.weight_decay)] {
+        if !(value.is_finite() && value >= 0.0) {
+            let reason = "it must be a number that is 0 or more, such as 5e-4";
+            return Err(TrainError::config(field, value, reason));
+        }
+    }
+    match config.warmup {
+        Warmup::Ratio(ratio) if !(0.0..=1.0).contains(&ratio) => Err(TrainError::config(
+            "warmup-ratio",
+            ratio,
+            "it must be between 0 and 1, such as 0.06",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_order(config: &RunConfig) -> Result<(), TrainError> {
+    if config.group_by_length && !config.shuffle {
+        return Err(TrainError::config(
+            "group-by-length",
+            "on with shuffle false",
+            "batches of like length are drawn in random order; leave one of the two out",
+        ));
+    }
+    Ok(())
+}
+
+/// Settles `config.lora` and reads the adapter to start from.
+fn resolve_adapter(config: &mut RunConfig) -> Result<Option<AdapterFile>, TrainError> {
+    if config.method != Method::Lora {
+        let what = [
+            ("lora", config.lora.is_some()),
+            ("init-adapter", config.init_adapter.is_some()),
+        ];
+        if let Some((field, _)) = what.into_iter().find(|(_, given)| *given) {
+            let reason = format!(
+                "an adapter belongs to --method lora, and the method is {}; leave the adapter's \
+                 options out or change the method",
+                config.method
+            );
+            return Err(TrainError::config(field, "given", reason));
+        }
+        return Ok(None);
+    }
+    let init = match &config.init_adapter {
+        None => None,
+        Some(folder) => Some(lowburn_lora::read_peft(folder)?),
+    };
+    match (&mut config.lora, &init) {
+        (None, None) => {
+            return Err(TrainError::config(
+                "lora",
+                "missing",
+                "--method lora needs a rank, an alpha and targets, or --init-adapter",
+            ));
+        }
+        (lora @ None, Some(init)) => *lora = Some(init.config.clone()),
+        (Some(lora), Some(init)) => same_adapter(lora, &init.config)?,
+        (Some(_), None) => {}
+    }
+    if let Some(lora) = &config.lora {
+        lora.validate()?;
+    }
+    Ok(init)
+}
+
+/// What was named must be what the folder to start from holds.
+fn same_adapter(named: &LoraConfig, folder: &LoraConfig) -> Result<(), TrainError> {
+    let show = |value: &dyn std::fmt::Debug| format!("{value:?}");
+    let fields = [
+        ("rank", show(&named.rank), show(&folder.rank)),
+        ("alpha", show(&named.alpha), show(&folder.alpha)),
+        ("target", show(&named.targets), show(&folder.targets)),
+        ("rslora", show(&named.use_rslora), show(&folder.use_rslora)),
+        (
+            "rank pattern",
+            show(&named.rank_pattern),
+            show(&folder.rank_pattern),
+        ),
+        (
+            "alpha pattern",
+            show(&named.alpha_pattern),
+            show(&folder.alpha_pattern),
+        ),
+    ];
+    match fields.into_iter().find(|(_, named, folder)| named != folder) {
+        None => Ok(()),
+        Some((field, named, folder)) => Err(TrainError::config(
+            field,
+            named,
+            format!("the adapter to start from has {folder}; leave the option out"),
+        )),
+    }
+}
+
+fn check_length(config: &RunConfig) -> Result<(), TrainError> {
+    let positions = ModelConfig::from_dir(&config.model)?.max_length();
+    check_max_length(config.max_length, positions)
+}
+
+/// Whether rows of `max_length` tokens fit a model of `positions` usable positions.
+pub(crate) fn check_max_length(max_length: usize, positions: usize) -> Result<(), TrainError> {
+    if max_length < MIN_LENGTH {
+        let reason = format!("it must be at least {MIN_LENGTH}: special tokens take up to 4");
+        return Err(TrainError::config("max-length", max_length, reason));
+    }
+    if max_length > positions {
+        let reason = format!("the model has {positions} positions; give at most that");
+        return Err(TrainError::config("max-length", max_length, reason));
+    }
+    Ok(())
+}

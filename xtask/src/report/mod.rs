@@ -1,0 +1,123 @@
+//! `cargo xtask report`: tables and figures from run records alone.
+//!
+//! The same records give the same bytes, so `--check` renders again and compares. What is in the repository can then
+//! not differ from the runs that it claims to show.
+
+mod canvas;
+mod figures;
+mod markers;
+mod page;
+mod stats;
+mod table;
+mod words;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+pub use markers::replace as replace_part;
+pub use stats::Summary;
+pub use table::{Align, Table, bytes};
+
+use crate::grid::Grid;
+use crate::record::{Results, strays};
+use crate::workspace;
+
+/// Arguments of `cargo xtask report`.
+#[derive(Debug, clap::Args)]
+pub struct ReportArgs {
+    /// Grid to render; all that ship with the project when left out
+    grid: Option<String>,
+    /// Compare with what is there instead of writing; fails on any difference
+    #[arg(long)]
+    check: bool,
+    /// Folder that holds records/ and gets the report [default: results/<grid>]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// For unreadable records, and with `--check` for a rendering that differs.
+pub fn run(args: &ReportArgs) -> Result<()> {
+    let names: Vec<String> = match &args.grid {
+        Some(name) => vec![name.clone()],
+        None => Grid::names().into_iter().map(str::to_owned).collect(),
+    };
+    for name in names {
+        let grid = Grid::load(&name)?;
+        let folder = args.output.clone().unwrap_or_else(|| workspace::results(&grid.name));
+        if args.check {
+            check(&grid, &folder)?;
+        } else {
+            println!("{}", write(&grid, &folder)?);
+        }
+    }
+    Ok(())
+}
+
+/// Renders a grid into `folder`, and into the project's documents when `folder` is the project's own; gives the table
+/// for the terminal.
+///
+/// # Errors
+/// For unreadable records and for files that cannot be written.
+pub fn write(grid: &Grid, folder: &Path) -> Result<String> {
+    let results = Results::load(grid, folder)?;
+    for (path, text) in rendered(&results, folder)? {
+        workspace::write(&path, &text)?;
+    }
+    Ok(page::main_table(&results).markdown())
+}
+
+/// Fails when rendering a grid again would change a file.
+///
+/// # Errors
+/// Naming the files that differ and the command that mends them.
+pub fn check(grid: &Grid, folder: &Path) -> Result<()> {
+    let results = Results::load(grid, folder)?;
+    let stray = strays(grid, folder)?;
+    if let Some(path) = stray.first() {
+        bail!("{} is no run of the grid {}; remove it", path.display(), grid.name);
+    }
+    let mut differing = Vec::new();
+    for (path, text) in rendered(&results, folder)? {
+        if fs::read_to_string(&path).ok().as_deref() != Some(text.as_str()) {
+            differing.push(path.display().to_string());
+        }
+    }
+    if !differing.is_empty() {
+        bail!(
+            "not what the records give: {}; render again with `cargo xtask report {}`",
+            differing.join(", "),
+            grid.name
+        );
+    }
+    Ok(())
+}
+
+/// All files that a grid's records decide, whole.
+fn rendered(results: &Results, folder: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let figures = figures::render(results)?;
+    let names: Vec<&str> = figures.iter().map(|(name, _)| *name).collect();
+    let mut files = vec![(folder.join("README.md"), page::page(results, &names))];
+    files.extend(figures.into_iter().map(|(name, svg)| (folder.join(name), svg)));
+    if folder == workspace::results(&results.grid.name) {
+        files.extend(readme(results)?);
+    }
+    Ok(files)
+}
+
+/// The project's README, if it has a place for this grid.
+fn readme(results: &Results) -> Result<Option<(PathBuf, String)>> {
+    let path = workspace::root().join("README.md");
+    let name = format!("results {}", results.grid.name);
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    if !text.contains(&format!("<!-- begin {name} -->")) {
+        return Ok(None);
+    }
+    let changed = replace_part(&text, &name, &page::summary_table(results).markdown())
+        .with_context(|| format!("in {}", path.display()))?;
+    Ok(Some((path, changed)))
+}

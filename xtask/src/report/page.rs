@@ -1,0 +1,296 @@
+//! The Markdown of a grid: tables from records, and nothing that was typed.
+
+use std::collections::BTreeSet;
+
+use lowburn_glue::Task;
+
+use super::stats::Summary;
+use super::table::{Align, Table, bytes, duration, thousands};
+use super::words;
+use crate::grid::Approach;
+use crate::record::{CellResults, Record, Results};
+
+const MISSING: &str = "missing";
+
+/// The whole of `results/<grid>/README.md`.
+pub fn page(results: &Results, figures: &[&str]) -> String {
+    let grid = &results.grid;
+    let mut text = format!("# {}\n\n{}\n\n", grid.title, grid.about);
+    text += &format!(
+        "Rendered from `records/` by `cargo xtask report {0}`; made by `{1}`.\n{2}\n",
+        grid.name,
+        command(results),
+        provenance(results)
+    );
+    text += "\n## Best epoch by task and method\n\n";
+    text += "Mean and standard deviation over seeds of each run's best epoch on the dev set, in points; \
+             `vs full` is the difference of the means.\n\n";
+    text += &main_table(results).markdown();
+    if results.cells.iter().any(|cell| !cell.peer.is_empty()) {
+        text += &peer_section(results);
+    }
+    if !figures.is_empty() {
+        text += "\n## Figures\n";
+        for name in figures {
+            text += &format!("\n![{}]({name})\n", caption(name));
+        }
+    }
+    text += "\n## Cost\n\n";
+    text += &cost_table(results).markdown();
+    text += "\n## Every run\n\n";
+    text += &runs_table(results).markdown();
+    text
+}
+
+fn command(results: &Results) -> String {
+    if results.grid.model == "mini" {
+        return format!("cargo xtask reproduce {}", results.grid.name);
+    }
+    format!("cargo xtask reproduce {} --models DIR --data DIR", results.grid.name)
+}
+
+fn caption(name: &str) -> &'static str {
+    match name {
+        "methods.svg" => "Best epoch of every seed by method, one panel a task",
+        "curves.svg" => "Score after every epoch by method, one panel a task",
+        "parameters.svg" => "Best epoch by number of trained parameters, one panel a task",
+        "ranks.svg" => "Best epoch by rank of the adapters, one panel a task",
+        _ => "Figure",
+    }
+}
+
+/// Machine, threads and version, or the several of them.
+fn provenance(results: &Results) -> String {
+    if results.is_empty() {
+        return "No run is there yet.\n".to_owned();
+    }
+    let machines: BTreeSet<String> = results
+        .all()
+        .map(|record| {
+            let plural = if record.threads == 1 { "" } else { "s" };
+            format!("{}, {} thread{plural}", record.cpu, record.threads)
+        })
+        .collect();
+    let versions: BTreeSet<String> = results.all().filter_map(|record| record.version.clone()).collect();
+    let machines: Vec<String> = machines.into_iter().collect();
+    let versions: Vec<String> = versions.into_iter().collect();
+    let (done, all) = (results.all().count(), results.cells.len() * results.grid.seeds.len());
+    format!("{done} of {all} runs, lowburn {}, on {}.\n", versions.join(" and "), machines.join("; "))
+}
+
+/// Best epoch over seeds, one row a cell.
+pub fn main_table(results: &Results) -> Table {
+    let mut table = Table::new([
+        ("Task", Align::Left),
+        ("Method", Align::Left),
+        ("Metric", Align::Left),
+        ("Mean ± sd", Align::Right),
+        ("Median", Align::Right),
+        ("Min to max", Align::Right),
+        ("vs full", Align::Right),
+        ("Trained", Align::Right),
+        ("of all", Align::Right),
+        ("Time a run", Align::Right),
+        ("Runs", Align::Right),
+    ]);
+    for task in results.grid.tasks() {
+        let full = mean_of(results, task, |approach| matches!(approach, Approach::Full));
+        for cell in results.of_task(task) {
+            table.row(main_row(results, cell, full));
+        }
+    }
+    table
+}
+
+fn main_row(results: &Results, cell: &CellResults, full: Option<f64>) -> Vec<String> {
+    let task = cell.cell.task;
+    let mut row = vec![
+        words::task(task).to_owned(),
+        cell.cell.approach.label(),
+        words::metric(task.metrics()[0]).to_owned(),
+    ];
+    let runs = format!("{}/{}", cell.ours.len(), results.grid.seeds.len());
+    let (Some(summary), Some(counts)) = (Summary::of(&cell.points()), cell.parameters()) else {
+        row.extend([MISSING, "", "", "", "", "", ""].map(str::to_owned));
+        row.push(runs);
+        return row;
+    };
+    let difference = match full {
+        Some(full) if cell.cell.approach != Approach::Full => format!("{:+.1}", summary.mean - full),
+        _ => String::new(),
+    };
+    let seconds: Vec<f64> = cell.ours.iter().map(|(_, record)| record.timing.total_seconds).collect();
+    row.extend([
+        summary.mean_and_deviation(),
+        format!("{:.1}", summary.median),
+        format!("{:.1} to {:.1}", summary.min, summary.max),
+        difference,
+        thousands(counts.trainable),
+        percent(counts.trainable, counts.total),
+        Summary::of(&seconds).map(|s| duration(s.mean)).unwrap_or_default(),
+        runs,
+    ]);
+    row
+}
+
+fn mean_of(results: &Results, task: Task, wanted: impl Fn(&Approach) -> bool) -> Option<f64> {
+    let cell = results.of_task(task).find(|cell| wanted(&cell.cell.approach))?;
+    Summary::of(&cell.points()).map(|summary| summary.mean)
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    let share = part as f64 / whole.max(1) as f64 * 100.0;
+    if share < 10.0 { format!("{share:.2} %") } else { format!("{share:.0} %") }
+}
+
+/// Ours beside the same runs of the peer.
+fn peer_section(results: &Results) -> String {
+    let mut table = Table::new([
+        ("Task", Align::Left),
+        ("Method", Align::Left),
+        ("lowburn", Align::Right),
+        (words::PEER, Align::Right),
+        ("Difference", Align::Right),
+        ("Spread of seeds", Align::Right),
+        ("Within it", Align::Left),
+        ("Time: lowburn", Align::Right),
+        (words::PEER, Align::Right),
+    ]);
+    for cell in results.cells.iter().filter(|cell| !cell.peer.is_empty()) {
+        let (ours, peer) = (Summary::of(&cell.points()), Summary::of(&cell.peer_points()));
+        let show = |summary: Option<Summary>| summary.map_or(MISSING.to_owned(), |s| s.mean_and_deviation());
+        let mut row =
+            vec![words::task(cell.cell.task).to_owned(), cell.cell.approach.label(), show(ours), show(peer)];
+        if let (Some(ours), Some(peer)) = (ours, peer) {
+            let difference = ours.mean - peer.mean;
+            let spread = (ours.max - ours.min).max(peer.max - peer.min);
+            row.extend([
+                format!("{difference:+.1}"),
+                format!("{spread:.1}"),
+                if difference.abs() <= spread { "yes" } else { "no" }.to_owned(),
+                mean_time(&cell.ours),
+                mean_time(&cell.peer),
+            ]);
+        }
+        table.row(row);
+    }
+    format!(
+        "\n## Beside PyTorch + PEFT\n\nThe same recipe run by `scripts/peer/grid_minilm.py`, records in `peer/`. \
+         The two draw their random numbers differently, so only the distributions can agree, not the runs. \
+         The spread is the larger of the two ranges over seeds.\n\n{}",
+        table.markdown()
+    )
+}
+
+/// Mean time of a run; nothing where a time was taken on a busy machine.
+fn mean_time(runs: &[(u64, Record)]) -> String {
+    if runs.iter().any(|(_, record)| !record.timing_valid) {
+        return "not measured alone".to_owned();
+    }
+    let seconds: Vec<f64> = runs.iter().map(|(_, record)| record.timing.total_seconds).collect();
+    Summary::of(&seconds).map(|summary| duration(summary.mean)).unwrap_or_default()
+}
+
+/// Time and memory, one row a cell.
+fn cost_table(results: &Results) -> Table {
+    let mut table = Table::new([
+        ("Task", Align::Left),
+        ("Method", Align::Left),
+        ("Time a run", Align::Right),
+        ("Examples/s", Align::Right),
+        ("Peak memory", Align::Right),
+        ("Adapter", Align::Right),
+        ("Head", Align::Right),
+        ("Trained", Align::Right),
+    ]);
+    for cell in &results.cells {
+        let of = |get: fn(&Record) -> f64| {
+            let values: Vec<f64> = cell.ours.iter().map(|(_, record)| get(record)).collect();
+            Summary::of(&values)
+        };
+        let mut row = vec![words::task(cell.cell.task).to_owned(), cell.cell.approach.label()];
+        let (Some(time), Some(counts)) = (of(|record| record.timing.total_seconds), cell.parameters()) else {
+            row.push(MISSING.to_owned());
+            table.row(row);
+            continue;
+        };
+        let speed = of(|record| record.timing.examples_per_second).map(|s| format!("{:.0}", s.median));
+        let memory = cell.ours.iter().filter_map(|(_, record)| record.peak_memory_bytes).max();
+        row.extend([
+            duration(time.mean),
+            speed.unwrap_or_default(),
+            memory.map(bytes).unwrap_or_default(),
+            thousands(counts.adapter),
+            thousands(counts.head),
+            thousands(counts.trainable),
+        ]);
+        table.row(row);
+    }
+    table
+}
+
+/// One row a run.
+fn runs_table(results: &Results) -> Table {
+    let mut table = Table::new([
+        ("Run", Align::Left),
+        ("Best", Align::Right),
+        ("Epoch", Align::Right),
+        ("Time", Align::Right),
+        ("Digest", Align::Left),
+    ]);
+    for cell in &results.cells {
+        for &seed in &results.grid.seeds {
+            let name = cell.cell.run_name(seed);
+            let found = cell.ours.iter().find(|(other, _)| *other == seed).map(|(_, record)| record);
+            let Some(record) = found else {
+                table.row([name, MISSING.to_owned()]);
+                continue;
+            };
+            let epoch = record.best.as_ref().map(|best| format!("{:.4}", best.epoch));
+            table.row([
+                name,
+                record.best_points().map_or("not a number".to_owned(), |points| format!("{points:.2}")),
+                epoch.map(trim_zeros).unwrap_or_default(),
+                duration(record.timing.total_seconds),
+                record.digest.as_deref().map(|digest| digest.chars().take(12).collect()).unwrap_or_default(),
+            ]);
+        }
+    }
+    table
+}
+
+fn trim_zeros(number: String) -> String {
+    if number.contains('.') {
+        return number.trim_end_matches('0').trim_end_matches('.').to_owned();
+    }
+    number
+}
+
+/// The short table of the project's README: one row a method, one column a task.
+pub fn summary_table(results: &Results) -> Table {
+    let tasks = results.grid.tasks();
+    let mut columns = vec![("Method".to_owned(), Align::Left), ("Trained".to_owned(), Align::Right)];
+    columns.extend(tasks.iter().map(|&task| (words::task(task).to_owned(), Align::Right)));
+    let mut table = Table::new(columns);
+    let mut seen = BTreeSet::new();
+    for cell in &results.cells {
+        let slug = cell.cell.approach.slug();
+        if !seen.insert(slug.clone()) {
+            continue;
+        }
+        let same: Vec<Option<&CellResults>> = tasks
+            .iter()
+            .map(|&task| results.of_task(task).find(|other| other.cell.approach.slug() == slug))
+            .collect();
+        let counts = same.iter().flatten().find_map(|cell| cell.parameters());
+        let trained = counts
+            .map(|counts| format!("{} ({})", thousands(counts.trainable), percent(counts.trainable, counts.total)));
+        let mut row = vec![cell.cell.approach.label(), trained.unwrap_or_default()];
+        row.extend(same.iter().map(|cell| {
+            cell.and_then(|cell| Summary::of(&cell.points()))
+                .map_or(MISSING.to_owned(), |summary| summary.mean_and_deviation())
+        }));
+        table.row(row);
+    }
+    table
+}

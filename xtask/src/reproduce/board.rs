@@ -1,0 +1,159 @@
+//! Progress of a grid: bars on a terminal, plain lines elsewhere. All of it goes to standard error.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use lowburn::duration;
+
+use super::worker::Message;
+
+/// Seconds between two plain lines of a run.
+const LINE_SECONDS: u64 = 15;
+
+/// Progress over all runs.
+pub struct Board {
+    bars: Option<(MultiProgress, ProgressBar)>,
+    all: usize,
+    done: Mutex<usize>,
+    started: Instant,
+}
+
+impl Board {
+    /// A board for `all` runs, `done` of which are finished already.
+    pub fn new(all: usize, done: usize) -> Self {
+        let bars = std::io::stderr().is_terminal().then(|| {
+            let bars = MultiProgress::new();
+            let whole = bars.add(ProgressBar::new(all as u64));
+            whole.set_style(style("{bar:30.green/blue} {pos}/{len} runs  {elapsed} {msg}"));
+            whole.set_position(done as u64);
+            whole.enable_steady_tick(Duration::from_secs(1));
+            (bars, whole)
+        });
+        Self { bars, all, done: Mutex::new(done), started: Instant::now() }
+    }
+
+    /// A place for one run.
+    pub fn lane<'a>(&'a self, name: &'a str) -> Lane<'a> {
+        let bar = self.bars.as_ref().map(|(bars, whole)| {
+            let bar = bars.insert_before(whole, ProgressBar::new(0));
+            bar.set_style(style("{prefix:24} {bar:30.cyan/blue} {pos}/{len}  {msg}"));
+            bar.set_prefix(name.to_owned());
+            bar
+        });
+        Lane { board: self, name, bar, said: None, best: None }
+    }
+
+    /// One line, above the bars where there are any.
+    pub fn say(&self, text: &str) {
+        let print = || {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        };
+        match &self.bars {
+            Some((bars, _)) => bars.suspend(print),
+            None => print(),
+        }
+    }
+
+    /// Counts a run that ended well, and tells the count.
+    fn count(&self) -> usize {
+        let mut done = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *done += 1;
+        if let Some((_, whole)) = &self.bars {
+            whole.set_position(*done as u64);
+        }
+        *done
+    }
+
+    /// Takes the bars away.
+    pub fn close(&self) {
+        if let Some((_, whole)) = &self.bars {
+            whole.finish_and_clear();
+        }
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> String {
+        duration(self.started.elapsed().as_secs_f64())
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━╸─")
+}
+
+/// Progress of one run.
+pub struct Lane<'a> {
+    board: &'a Board,
+    name: &'a str,
+    bar: Option<ProgressBar>,
+    said: Option<Instant>,
+    best: Option<f64>,
+}
+
+impl Lane<'_> {
+    /// Shows a message.
+    pub fn hear(&mut self, message: &Message) {
+        match message {
+            Message::Started { done, total } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_length(*total);
+                    bar.set_position(*done);
+                }
+                self.said = Some(Instant::now());
+            }
+            Message::Step { step, total, epoch, loss, lr, rate, eta } => {
+                let text = format!(
+                    "epoch {epoch:.2}  loss {loss:.4}  lr {lr:.2e}  {rate:.0} examples/s  {} to go{}",
+                    duration(*eta),
+                    self.best.map(|best| format!("  best {best:.1}")).unwrap_or_default()
+                );
+                self.step(*step, *total, text);
+            }
+            Message::Evaluated { value, best, .. } => {
+                if *best {
+                    self.best = value.map(|value| value * 100.0);
+                }
+            }
+            Message::Note { text } => self.board.say(&format!("{}: {text}", self.name)),
+            Message::Finished { value, seconds } => {
+                if let Some(bar) = self.bar.take() {
+                    bar.finish_and_clear();
+                }
+                let done = self.board.count();
+                let value = value.map_or("nan".to_owned(), |value| format!("{:.2}", value * 100.0));
+                self.board.say(&format!(
+                    "[{done}/{}] {}: best {value}, {}",
+                    self.board.all,
+                    self.name,
+                    duration(*seconds)
+                ));
+            }
+            Message::Failed { .. } => {}
+        }
+    }
+
+    fn step(&mut self, step: u64, total: u64, text: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(step);
+            bar.set_message(text);
+            return;
+        }
+        let due = self.said.is_none_or(|said| said.elapsed().as_secs() >= LINE_SECONDS);
+        if due {
+            self.said = Some(Instant::now());
+            self.board.say(&format!("{} step {step}/{total}  {text}", self.name));
+        }
+    }
+}
+
+impl Drop for Lane<'_> {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

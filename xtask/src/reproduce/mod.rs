@@ -1,0 +1,173 @@
+//! `cargo xtask reproduce`: trains what a grid lists and renders what came out.
+//!
+//! A run is known by the digest of its full configuration and of every file that goes in. One that is finished in the
+//! work folder is not trained again, one that was interrupted goes on. What a clone brings along in `results` is no
+//! reason to skip a run: reproducing means to do it here.
+
+mod board;
+mod collect;
+mod runs;
+mod worker;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Result, bail, ensure};
+
+use crate::grid::Grid;
+use crate::report;
+use crate::report::{Align, Table};
+use crate::workspace;
+use board::Board;
+use collect::{Agreement, collect};
+use runs::{Inputs, Run, Todo, plan};
+
+pub use worker::work;
+
+/// Arguments of `cargo xtask reproduce`.
+#[derive(Debug, clap::Args)]
+pub struct ReproduceArgs {
+    /// Grid to run: mini, minilm, or a .toml file
+    #[arg(default_value = "mini")]
+    grid: String,
+    /// Folder that holds the grid's checkpoint as a folder (not needed for mini)
+    #[arg(long, value_name = "DIR")]
+    models: Option<PathBuf>,
+    /// Folder of the data, with one folder a task (not needed for mini)
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Only runs whose name holds this text, such as `rte-lora`; may be given again
+    #[arg(long, value_name = "TEXT")]
+    filter: Vec<String>,
+    /// Say what would be run, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Runs at a time
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    jobs: usize,
+    /// Threads of each run [default: the cores divided by --jobs]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Folder for records, table and figures [default: results/<grid>]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Folder for adapters, checkpoints and state [default: target/lowburn/<grid>]
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// For a bad grid or bad inputs before anything runs; at the end when a run failed.
+pub fn run(args: &ReproduceArgs) -> Result<()> {
+    ensure!((1..=1024).contains(&args.jobs), "--jobs is {}: give 1 or more", args.jobs);
+    let grid = Grid::load(&args.grid)?;
+    let inputs = Inputs::find(&grid, args.models.as_deref(), args.data.as_deref())?;
+    let work = args.work.clone().unwrap_or_else(|| workspace::target().join("lowburn").join(&grid.name));
+    let results = args.output.clone().unwrap_or_else(|| workspace::results(&grid.name));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = args.threads.unwrap_or((cores / args.jobs).max(1));
+    let runs = plan(&grid, &inputs, &work, &args.filter, threads)?;
+    if args.dry_run {
+        print!("{}", dry_run(&runs));
+        return Ok(());
+    }
+    let (failed, agreements) = train_all(&runs, &grid, &results, args.jobs, threads)?;
+    println!("{}", report::write(&grid, &results)?);
+    eprintln!("records, table and figures: {}", results.display());
+    tell_agreement(&agreements);
+    if !failed.is_empty() {
+        bail!("{} of {} runs failed: {}", failed.len(), runs.len(), failed.join(", "));
+    }
+    Ok(())
+}
+
+fn dry_run(runs: &[Run]) -> String {
+    let columns = ["Run", "lr", "Epochs", "Batch", "Length", "Digest", "State"];
+    let mut table = Table::new(columns.map(|name| (name, Align::Left)));
+    for run in runs {
+        table.row([
+            run.name.clone(),
+            run.config.lr.to_string(),
+            run.config.epochs.to_string(),
+            (run.config.batch_size * run.config.accumulate).to_string(),
+            run.config.max_length.to_string(),
+            run.digest.chars().take(12).collect(),
+            run.todo.word().to_owned(),
+        ]);
+    }
+    table.markdown()
+}
+
+/// Trains what is to do, `jobs` at a time; gives the names of failed runs, and how records compare with older ones.
+fn train_all(
+    runs: &[Run],
+    grid: &Grid,
+    results: &Path,
+    jobs: usize,
+    threads: usize,
+) -> Result<(Vec<String>, Vec<Agreement>)> {
+    let (done, todo): (Vec<&Run>, Vec<&Run>) = runs.iter().partition(|run| run.todo == Todo::Nothing);
+    let mut agreements = Vec::new();
+    for run in &done {
+        collect(run, &grid.data, results)?;
+    }
+    if !done.is_empty() {
+        eprintln!("{} of {} runs are done already", done.len(), runs.len());
+    }
+    let board = Board::new(runs.len(), done.len());
+    let queue: Mutex<VecDeque<&Run>> = Mutex::new(todo.into());
+    let outcomes: Mutex<Vec<(String, Result<Agreement>)>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while let Some(run) = next(&queue) {
+                    let outcome = one(run, grid, results, threads, &board);
+                    if let Err(error) = &outcome {
+                        board.say(&format!("{} failed: {}", run.name, lowburn::one_line(error)));
+                    }
+                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((run.name.clone(), outcome));
+                }
+            });
+        }
+    });
+    board.close();
+    let mut failed = Vec::new();
+    for (name, outcome) in outcomes.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        match outcome {
+            Ok(agreement) => agreements.push(agreement),
+            Err(_) => failed.push(name),
+        }
+    }
+    if runs.len() > done.len() {
+        eprintln!("{} runs in {}", runs.len() - done.len(), board.elapsed());
+    }
+    Ok((failed, agreements))
+}
+
+fn next<'a>(queue: &Mutex<VecDeque<&'a Run>>) -> Option<&'a Run> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+}
+
+fn one(run: &Run, grid: &Grid, results: &Path, threads: usize, board: &Board) -> Result<Agreement> {
+    if run.todo == Todo::Replace {
+        board.say(&format!("{}: its configuration or its inputs changed; it is trained again", run.name));
+    }
+    let mut lane = board.lane(&run.name);
+    worker::train(run, threads, |message| lane.hear(&message))?;
+    collect(run, &grid.data, results)
+}
+
+/// Says whether this machine came to the same bits as the records that were there.
+fn tell_agreement(agreements: &[Agreement]) {
+    let count = |wanted: Agreement| agreements.iter().filter(|found| **found == wanted).count();
+    let (same, different) = (count(Agreement::Same), count(Agreement::Different));
+    if same + different > 0 {
+        eprintln!(
+            "{same} of {} runs that had a record gave the same log as that record, byte for byte",
+            same + different
+        );
+    }
+}

@@ -1,0 +1,168 @@
+//! From a grid to runs: one for each cell and seed, checked as a whole before anything is trained.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use lowburn_lora::LoraConfig;
+use lowburn_trainer::{DeviceName, EvalEvery, Method, RunConfig, RunRecord, Start, Status, Warmup, digest};
+
+use crate::grid::{Approach, Cell, Grid};
+use crate::workspace;
+
+/// The model's and the data's folder of a grid.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    /// The checkpoint.
+    pub model: PathBuf,
+    /// One folder a task.
+    pub data: PathBuf,
+}
+
+impl Inputs {
+    /// Finds what a grid names: the embedded `mini` assets, or folders that the user gave.
+    ///
+    /// # Errors
+    /// When a folder was not given or does not hold what it should.
+    pub fn find(grid: &Grid, models: Option<&Path>, data: Option<&Path>) -> Result<Self> {
+        let unpacked = || lowburn_hub::unpack_mini(&workspace::target().join("lowburn").join("assets"));
+        let model = if grid.model == lowburn_hub::MINI {
+            unpacked()?.model
+        } else {
+            let Some(models) = models else {
+                bail!("the grid {} needs the checkpoint {}: give the folder that holds it with --models", grid.name, grid.model);
+            };
+            lowburn_hub::model(&models.join(&grid.model).to_string_lossy())?.path
+        };
+        let data = if grid.data == lowburn_hub::MINI {
+            unpacked()?.data
+        } else {
+            let Some(data) = data else {
+                bail!("the grid {} needs the data {}: give its folder, with one folder a task, with --data", grid.name, grid.data);
+            };
+            lowburn_hub::data(&data.to_string_lossy())?.path
+        };
+        Ok(Self { model, data })
+    }
+}
+
+/// One run to be done, or done.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// `mrpc-lora-r8-seed0`.
+    pub name: String,
+    /// What to train.
+    pub config: RunConfig,
+    /// The run's identity.
+    pub digest: String,
+    /// Its folder: adapter, logs and state.
+    pub folder: PathBuf,
+    /// What there is to do.
+    pub todo: Todo,
+}
+
+/// What the work folder says about a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Todo {
+    /// It is finished.
+    Nothing,
+    /// It was interrupted.
+    Continue,
+    /// It was never started.
+    Train,
+    /// Another configuration or other inputs lie there, or something unreadable.
+    Replace,
+}
+
+impl Todo {
+    /// How the trainer is to start.
+    pub fn start(&self) -> Start {
+        match self {
+            Todo::Replace => Start::Overwrite,
+            _ => Start::Resume,
+        }
+    }
+
+    /// The word in the plan.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Todo::Nothing => "done",
+            Todo::Continue => "goes on",
+            Todo::Train => "to do",
+            Todo::Replace => "again, something in it changed",
+        }
+    }
+}
+
+/// All runs of a grid whose names hold one of the filters (all for none), seed by seed, so that every cell has its
+/// first number early.
+///
+/// # Errors
+/// For the first recipe that cannot be trained, and when no run matches.
+pub fn plan(grid: &Grid, inputs: &Inputs, work: &Path, filters: &[String], threads: usize) -> Result<Vec<Run>> {
+    let mut runs = Vec::new();
+    for &seed in &grid.seeds {
+        for cell in &grid.cells {
+            let name = cell.run_name(seed);
+            if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
+                continue;
+            }
+            let config = run_config(grid, cell, seed, inputs, threads).with_context(|| format!("in the run {name}"))?;
+            let checked = config.check().with_context(|| format!("in the run {name}"))?;
+            let digest = digest(&checked).with_context(|| format!("in the run {name}"))?;
+            let folder = work.join(&name);
+            let todo = look(&folder, &digest);
+            runs.push(Run { name, config: checked.config().clone(), digest, folder, todo });
+        }
+    }
+    if runs.is_empty() {
+        bail!("no run of the grid {} matches --filter {}", grid.name, filters.join(" "));
+    }
+    Ok(runs)
+}
+
+fn look(folder: &Path, digest: &str) -> Todo {
+    if !folder.join(RunRecord::FILE).exists() {
+        return Todo::Train;
+    }
+    match RunRecord::read(&folder.join(RunRecord::FILE)) {
+        Ok(record) if record.digest != digest => Todo::Replace,
+        Ok(record) if record.status == Status::Finished => Todo::Nothing,
+        Ok(_) => Todo::Continue,
+        Err(_) => Todo::Replace,
+    }
+}
+
+fn run_config(grid: &Grid, cell: &Cell, seed: u64, inputs: &Inputs, threads: usize) -> Result<RunConfig> {
+    let (method, lora) = match &cell.approach {
+        Approach::Lora { rank, alpha, targets, dropout } => {
+            let lora = LoraConfig::new(*rank, *alpha, targets.parse()?);
+            (Method::Lora, Some(LoraConfig { dropout: *dropout, ..lora }))
+        }
+        Approach::Full => (Method::Full, None),
+        Approach::Head => (Method::Head, None),
+    };
+    Ok(RunConfig {
+        model: inputs.model.clone(),
+        model_name: grid.model.clone(),
+        task: cell.task,
+        data_dir: inputs.data.clone(),
+        method,
+        lora,
+        init_adapter: None,
+        epochs: cell.epochs,
+        batch_size: cell.batch_size,
+        accumulate: cell.accumulate,
+        lr: cell.lr,
+        weight_decay: cell.weight_decay,
+        warmup: Warmup::Ratio(cell.warmup_ratio),
+        max_length: cell.max_length,
+        seed,
+        shuffle: true,
+        group_by_length: cell.group_by_length,
+        train_rows: None,
+        max_steps: None,
+        eval_every: EvalEvery::Epoch,
+        device: DeviceName::Flex,
+        threads: Some(threads),
+    })
+}
