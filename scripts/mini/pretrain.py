@@ -123,8 +123,8 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=root / "data/mini")
     parser.add_argument("--work", type=Path, default=root / "target/mini-pretrain")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--dropout", type=float, default=0.0, help="in pretraining; config.json says .1")
     return parser.parse_args()
@@ -155,7 +155,7 @@ def main():
     for word in w.SAME + w.WEAKER + w.OTHER:
         markers[tokenizer.encode(word, add_special_tokens=False).ids] = True
     batches, began = Batches(tokenizer, args.batch), time.time()
-    total = marked = 0.0
+    total, marked, count = 0.0, 0.0, 0
     for step in range(start, args.steps):
         generator = torch.Generator().manual_seed(SEED * 1_000_003 + step)
         torch.manual_seed(step)
@@ -164,18 +164,20 @@ def main():
         hidden = model.roberta(inputs, attention_mask=(ids != PAD).long())[0]
         losses = torch.nn.functional.cross_entropy(model.lm_head(hidden[chosen]), ids[chosen], reduction="none")
         loss = losses.mean()
-        marked += losses.detach()[markers[ids[chosen]]].mean().item()
+        told = losses.detach()[markers[ids[chosen]]]
+        marked, count = marked + told.sum().item(), count + len(told)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * factor(step, args.steps, 300)
+            group["lr"] = args.lr * factor(step, args.steps, 200)
         optimizer.step()
         optimizer.zero_grad()
         total += loss.item()
         done = step + 1
         if done % 100 == 0:
-            print(json.dumps({"step": done, "loss": round(total / 100, 4), "markers": round(marked / 100, 4), "seconds": round(time.time() - began)}), flush=True)
-            total = marked = 0.0
+            line = {"step": done, "loss": total / 100, "markers": marked / max(count, 1), "seconds": time.time() - began}
+            print(json.dumps({name: round(value, 3) for name, value in line.items()}), flush=True)
+            total, marked, count = 0.0, 0.0, 0
         if done % 500 == 0 or done == args.steps:
             state = {"step": done, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save(state, state_file.with_suffix(".new"))

@@ -11,56 +11,58 @@ use lowburn_glue::Task;
 use serde::Deserialize;
 
 /// Grids that ship with the project, by name.
-const BUILT_IN: [(&str, &str); 2] =
-    [("mini", include_str!("../grids/mini.toml")), ("minilm", include_str!("../grids/minilm.toml"))];
+const BUILT_IN: [(&str, &str); 2] = [
+    ("mini", include_str!("../grids/mini.toml")),
+    ("minilm", include_str!("../grids/minilm.toml")),
+];
 
 /// A checked grid.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Grid {
+pub(crate) struct Grid {
     /// `mini`: names the folders of records and results.
-    pub name: String,
+    pub(crate) name: String,
     /// Heading of the report.
-    pub title: String,
+    pub(crate) title: String,
     /// What it shows and what not, a paragraph of the report.
-    pub about: String,
+    pub(crate) about: String,
     /// Name of the model: `mini`, or a folder below `--models`.
-    pub model: String,
+    pub(crate) model: String,
     /// Name of the data: `mini`, or what `--data` gives.
-    pub data: String,
+    pub(crate) data: String,
     /// Seeds of every cell.
-    pub seeds: Vec<u64>,
+    pub(crate) seeds: Vec<u64>,
     /// The recipes, in the order of the file.
-    pub cells: Vec<Cell>,
+    pub(crate) cells: Vec<Cell>,
 }
 
 /// One recipe.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cell {
+pub(crate) struct Cell {
     /// The task.
-    pub task: Task,
+    pub(crate) task: Task,
     /// What is trained.
-    pub approach: Approach,
+    pub(crate) approach: Approach,
     /// Peak learning rate.
-    pub lr: f64,
+    pub(crate) lr: f64,
     /// Passes over the training rows.
-    pub epochs: usize,
+    pub(crate) epochs: usize,
     /// Rows of a forward pass.
-    pub batch_size: usize,
+    pub(crate) batch_size: usize,
     /// Forward passes of an optimiser step.
-    pub accumulate: usize,
+    pub(crate) accumulate: usize,
     /// Decoupled weight decay.
-    pub weight_decay: f64,
+    pub(crate) weight_decay: f64,
     /// Share of the steps that warm up.
-    pub warmup_ratio: f64,
+    pub(crate) warmup_ratio: f64,
     /// Tokens of a row.
-    pub max_length: usize,
+    pub(crate) max_length: usize,
     /// Batches of like length.
-    pub group_by_length: bool,
+    pub(crate) group_by_length: bool,
 }
 
 /// What is trained, with what only that method needs.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Approach {
+pub(crate) enum Approach {
     /// Adapters and the head.
     Lora {
         /// Rank r.
@@ -80,7 +82,7 @@ pub enum Approach {
 
 impl Approach {
     /// `lora-r8`, `full`, `head`: part of file names.
-    pub fn slug(&self) -> String {
+    pub(crate) fn slug(&self) -> String {
         match self {
             Approach::Lora { rank, .. } => format!("lora-r{rank}"),
             Approach::Full => "full".to_owned(),
@@ -89,7 +91,7 @@ impl Approach {
     }
 
     /// `LoRA r 8`, `full`, `head`: part of tables and figures.
-    pub fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         match self {
             Approach::Lora { rank, .. } => format!("LoRA r {rank}"),
             Approach::Full => "full".to_owned(),
@@ -98,7 +100,7 @@ impl Approach {
     }
 
     /// The word in run records: `lora`, `full`, `head`.
-    pub fn method(&self) -> &'static str {
+    pub(crate) fn method(&self) -> &'static str {
         match self {
             Approach::Lora { .. } => "lora",
             Approach::Full => "full",
@@ -107,7 +109,7 @@ impl Approach {
     }
 
     /// The rank, for LoRA.
-    pub fn rank(&self) -> Option<usize> {
+    pub(crate) fn rank(&self) -> Option<usize> {
         match self {
             Approach::Lora { rank, .. } => Some(*rank),
             _ => None,
@@ -117,12 +119,12 @@ impl Approach {
 
 impl Cell {
     /// `mrpc-lora-r8`.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{}-{}", self.task, self.approach.slug())
     }
 
     /// `mrpc-lora-r8-seed0`: the folder of one run.
-    pub fn run_name(&self, seed: u64) -> String {
+    pub(crate) fn run_name(&self, seed: u64) -> String {
         format!("{}-seed{seed}", self.name())
     }
 }
@@ -132,27 +134,30 @@ impl Grid {
     ///
     /// # Errors
     /// For an unknown name, an unreadable file, and anything wrong in it.
-    pub fn load(argument: &str) -> Result<Self> {
+    pub(crate) fn load(argument: &str) -> Result<Self> {
         if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == argument) {
             return Self::parse(name, text).with_context(|| format!("in xtask/grids/{name}.toml"));
         }
         let path = Path::new(argument);
         if path.extension().is_none_or(|extension| extension != "toml") {
             let names = Self::names().join(", ");
-            bail!("there is no grid `{argument}`; give one of {names}, or a .toml file like xtask/grids/mini.toml");
+            bail!(
+                "there is no grid `{argument}`; give one of {names}, or a .toml file like xtask/grids/mini.toml"
+            );
         }
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the grid `{argument}`"))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the grid `{argument}`"))?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         Self::parse(&name, &text).with_context(|| format!("in the grid `{argument}`"))
     }
 
     /// Names of the grids that ship with the project.
-    pub fn names() -> Vec<&'static str> {
+    pub(crate) fn names() -> Vec<&'static str> {
         BUILT_IN.iter().map(|(name, _)| *name).collect()
     }
 
     /// The tasks, in the order of their first cell.
-    pub fn tasks(&self) -> Vec<Task> {
+    pub(crate) fn tasks(&self) -> Vec<Task> {
         let mut tasks = Vec::new();
         for cell in &self.cells {
             if !tasks.contains(&cell.task) {
@@ -164,15 +169,29 @@ impl Grid {
 
     fn parse(name: &str, text: &str) -> Result<Self> {
         let file: RawGrid = toml::from_str(text)?;
-        ensure!(!file.seeds.is_empty(), "`seeds` is empty: give at least one");
+        ensure!(
+            !file.seeds.is_empty(),
+            "`seeds` is empty: give at least one"
+        );
         let distinct: BTreeSet<u64> = file.seeds.iter().copied().collect();
-        ensure!(distinct.len() == file.seeds.len(), "`seeds` names a seed twice");
-        ensure!(!file.cell.is_empty(), "there is no [[cell]]: give at least one recipe");
+        ensure!(
+            distinct.len() == file.seeds.len(),
+            "`seeds` names a seed twice"
+        );
+        ensure!(
+            !file.cell.is_empty(),
+            "there is no [[cell]]: give at least one recipe"
+        );
         let mut cells = Vec::new();
         for (index, table) in file.cell.into_iter().enumerate() {
-            let cell = checked(table, &file.common).with_context(|| format!("[[cell]] number {}", index + 1))?;
+            let cell = checked(table, &file.common)
+                .with_context(|| format!("[[cell]] number {}", index + 1))?;
             if cells.iter().any(|other: &Cell| other.name() == cell.name()) {
-                bail!("[[cell]] number {}: `{}` is there already", index + 1, cell.name());
+                bail!(
+                    "[[cell]] number {}: `{}` is there already",
+                    index + 1,
+                    cell.name()
+                );
             }
             cells.push(cell);
         }
@@ -235,10 +254,18 @@ fn checked(cell: toml::Table, common: &toml::Table) -> Result<Cell> {
     let raw: RawCell = whole.try_into()?;
     let approach = match raw.method {
         RawMethod::Lora => Approach::Lora {
-            rank: raw.rank.context("`rank` is missing, which the method lora needs")?,
-            alpha: raw.alpha.context("`alpha` is missing, which the method lora needs")?,
-            targets: raw.targets.context("`targets` is missing, which the method lora needs")?,
-            dropout: raw.lora_dropout.context("`lora_dropout` is missing, which the method lora needs")?,
+            rank: raw
+                .rank
+                .context("`rank` is missing, which the method lora needs")?,
+            alpha: raw
+                .alpha
+                .context("`alpha` is missing, which the method lora needs")?,
+            targets: raw
+                .targets
+                .context("`targets` is missing, which the method lora needs")?,
+            dropout: raw
+                .lora_dropout
+                .context("`lora_dropout` is missing, which the method lora needs")?,
         },
         other => {
             let given = [
@@ -250,7 +277,11 @@ fn checked(cell: toml::Table, common: &toml::Table) -> Result<Cell> {
             if let Some((key, _)) = given.iter().find(|(_, given)| *given) {
                 bail!("`{key}` belongs to the method lora only");
             }
-            if matches!(other, RawMethod::Full) { Approach::Full } else { Approach::Head }
+            if matches!(other, RawMethod::Full) {
+                Approach::Full
+            } else {
+                Approach::Head
+            }
         }
     };
     Ok(Cell {
@@ -311,13 +342,22 @@ mod tests {
     fn each_mistake_has_its_message() {
         let cases = [
             (SMALL.replace("lr = 1e-3", ""), "lr"),
-            (SMALL.replace("lr = 1e-3", "lr = 1e-3\nrank = 8"), "`rank` belongs to the method lora only"),
+            (
+                SMALL.replace("lr = 1e-3", "lr = 1e-3\nrank = 8"),
+                "`rank` belongs to the method lora only",
+            ),
             (SMALL.replace("\"full\"", "\"lora\""), "`rank` is missing"),
             (SMALL.replace("\"rte\"", "\"ret\""), "ret"),
-            (SMALL.replace("lr = 1e-3", "lr = 1e-3\nlearning_rate = 1"), "learning_rate"),
+            (
+                SMALL.replace("lr = 1e-3", "lr = 1e-3\nlearning_rate = 1"),
+                "learning_rate",
+            ),
             (SMALL.replace("[0, 1]", "[]"), "`seeds` is empty"),
             (SMALL.replace("[0, 1]", "[1, 1]"), "names a seed twice"),
-            (format!("{SMALL}[[cell]]\ntask = \"rte\"\nmethod = \"full\"\nlr = 1.0"), "is there already"),
+            (
+                format!("{SMALL}[[cell]]\ntask = \"rte\"\nmethod = \"full\"\nlr = 1.0"),
+                "is there already",
+            ),
         ];
         for (text, expected) in cases {
             let message = format!("{:#}", Grid::parse("small", &text).unwrap_err());

@@ -15,32 +15,32 @@ use crate::grid::{Approach, Cell, Grid};
 
 /// The part of `run.json` that reports show.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// Version of lowburn; the peer has none.
-    pub version: Option<String>,
+    pub(crate) version: Option<String>,
     /// Identity of the run; the peer has none.
-    pub digest: Option<String>,
+    pub(crate) digest: Option<String>,
     /// What was asked for.
-    pub config: RecordConfig,
+    pub(crate) config: RecordConfig,
     /// Threads of the process.
-    pub threads: usize,
+    pub(crate) threads: usize,
     /// Name of the processor.
-    pub cpu: String,
+    pub(crate) cpu: String,
     /// Parameter counts.
-    pub parameters: Parameters,
+    pub(crate) parameters: Parameters,
     /// Every evaluation.
-    pub evaluations: Vec<Evaluation>,
+    pub(crate) evaluations: Vec<Evaluation>,
     /// The best one.
-    pub best: Option<Best>,
+    pub(crate) best: Option<Best>,
     /// Seconds.
-    pub timing: Timing,
+    pub(crate) timing: Timing,
     /// False where the peer's times were taken on a busy machine.
     #[serde(default = "yes")]
-    pub timing_valid: bool,
+    pub(crate) timing_valid: bool,
     /// Largest resident memory.
-    pub peak_memory_bytes: Option<u64>,
+    pub(crate) peak_memory_bytes: Option<u64>,
     /// `finished`, or a run on its way.
-    pub status: String,
+    pub(crate) status: String,
 }
 
 fn yes() -> bool {
@@ -49,80 +49,80 @@ fn yes() -> bool {
 
 /// What decides the cell of a record.
 #[derive(Debug, Clone, Deserialize)]
-pub struct RecordConfig {
+pub(crate) struct RecordConfig {
     /// The task.
-    pub task: Task,
+    pub(crate) task: Task,
     /// `lora`, `full`, `head`.
-    pub method: String,
+    pub(crate) method: String,
     /// The adapter.
-    pub lora: Option<RecordLora>,
+    pub(crate) lora: Option<RecordLora>,
     /// Peak learning rate.
-    pub lr: f64,
+    pub(crate) lr: f64,
     /// Passes over the training rows.
-    pub epochs: usize,
+    pub(crate) epochs: usize,
     /// Rows of a forward pass.
-    pub batch_size: usize,
+    pub(crate) batch_size: usize,
     /// Forward passes of an optimiser step.
-    pub accumulate: usize,
+    pub(crate) accumulate: usize,
     /// Decoupled weight decay.
-    pub weight_decay: f64,
+    pub(crate) weight_decay: f64,
     /// Tokens of a row.
-    pub max_length: usize,
+    pub(crate) max_length: usize,
     /// The seed.
-    pub seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// The adapter's size.
 #[derive(Debug, Clone, Deserialize)]
-pub struct RecordLora {
+pub(crate) struct RecordLora {
     /// Rank r.
-    pub rank: usize,
+    pub(crate) rank: usize,
     /// Numerator of the scale.
-    pub alpha: f64,
+    pub(crate) alpha: f64,
 }
 
 /// Numbers of parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct Parameters {
+pub(crate) struct Parameters {
     /// All.
-    pub total: u64,
+    pub(crate) total: u64,
     /// Those the optimiser moves.
-    pub trainable: u64,
+    pub(crate) trainable: u64,
     /// LoRA factors.
-    pub adapter: u64,
+    pub(crate) adapter: u64,
     /// The classification head.
-    pub head: u64,
+    pub(crate) head: u64,
 }
 
 /// One split, evaluated once.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Evaluation {
+pub(crate) struct Evaluation {
     /// Epochs done.
-    pub epoch: f64,
+    pub(crate) epoch: f64,
     /// The split.
-    pub split: String,
+    pub(crate) split: String,
     /// All metrics; `None` for one that is not a number.
-    pub scores: BTreeMap<String, Option<f64>>,
+    pub(crate) scores: BTreeMap<String, Option<f64>>,
 }
 
 /// The evaluation that counts.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Best {
+pub(crate) struct Best {
     /// Epochs done.
-    pub epoch: f64,
+    pub(crate) epoch: f64,
     /// The metric that decides.
-    pub metric: String,
+    pub(crate) metric: String,
     /// Its value, as a fraction.
-    pub value: Option<f64>,
+    pub(crate) value: Option<f64>,
 }
 
 /// Seconds.
 #[derive(Debug, Clone, Copy, Deserialize)]
-pub struct Timing {
+pub(crate) struct Timing {
     /// Everything.
-    pub total_seconds: f64,
+    pub(crate) total_seconds: f64,
     /// Training rows a second of optimiser steps.
-    pub examples_per_second: f64,
+    pub(crate) examples_per_second: f64,
 }
 
 impl Record {
@@ -130,26 +130,33 @@ impl Record {
     ///
     /// # Errors
     /// When the file cannot be read or is no record.
-    pub fn read(folder: &Path) -> Result<Option<Self>> {
+    pub(crate) fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join("run.json");
         if !path.exists() {
             return Ok(None);
         }
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let record: Self =
-            serde_json::from_str(&text).with_context(|| format!("{} is no run record", path.display()))?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let record: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{} is no run record", path.display()))?;
         Ok((record.status == "finished").then_some(record))
     }
 
     /// The best value in points, 0 to 100 (-100 for a correlation).
-    pub fn best_points(&self) -> Option<f64> {
+    pub(crate) fn best_points(&self) -> Option<f64> {
         self.best.as_ref()?.value.map(|value| value * 100.0)
     }
 
     /// The deciding metric after each evaluation of the first split: epochs done and points.
-    pub fn curve(&self) -> Vec<(f64, f64)> {
-        let Some(best) = &self.best else { return Vec::new() };
-        let first = self.evaluations.first().map(|evaluation| evaluation.split.clone()).unwrap_or_default();
+    pub(crate) fn curve(&self) -> Vec<(f64, f64)> {
+        let Some(best) = &self.best else {
+            return Vec::new();
+        };
+        let first = self
+            .evaluations
+            .first()
+            .map(|evaluation| evaluation.split.clone())
+            .unwrap_or_default();
         self.evaluations
             .iter()
             .filter(|evaluation| evaluation.split == first)
@@ -166,22 +173,52 @@ impl Record {
             Approach::Lora { rank, alpha, .. } => Some((*rank, *alpha)),
             _ => None,
         };
-        let found = self.config.lora.as_ref().map(|lora| (lora.rank, lora.alpha));
+        let found = self
+            .config
+            .lora
+            .as_ref()
+            .map(|lora| (lora.rank, lora.alpha));
         let pairs = [
             ("task", self.config.task.to_string(), cell.task.to_string()),
-            ("method", self.config.method.clone(), cell.approach.method().to_owned()),
+            (
+                "method",
+                self.config.method.clone(),
+                cell.approach.method().to_owned(),
+            ),
             ("rank and alpha", format!("{found:?}"), format!("{lora:?}")),
             ("lr", self.config.lr.to_string(), cell.lr.to_string()),
-            ("epochs", self.config.epochs.to_string(), cell.epochs.to_string()),
-            ("batch_size", self.config.batch_size.to_string(), cell.batch_size.to_string()),
-            ("accumulate", self.config.accumulate.to_string(), cell.accumulate.to_string()),
-            ("weight_decay", self.config.weight_decay.to_string(), cell.weight_decay.to_string()),
-            ("max_length", self.config.max_length.to_string(), cell.max_length.to_string()),
+            (
+                "epochs",
+                self.config.epochs.to_string(),
+                cell.epochs.to_string(),
+            ),
+            (
+                "batch_size",
+                self.config.batch_size.to_string(),
+                cell.batch_size.to_string(),
+            ),
+            (
+                "accumulate",
+                self.config.accumulate.to_string(),
+                cell.accumulate.to_string(),
+            ),
+            (
+                "weight_decay",
+                self.config.weight_decay.to_string(),
+                cell.weight_decay.to_string(),
+            ),
+            (
+                "max_length",
+                self.config.max_length.to_string(),
+                cell.max_length.to_string(),
+            ),
             ("seed", self.config.seed.to_string(), seed.to_string()),
         ];
         for (name, found, wanted) in pairs {
             if found != wanted {
-                bail!("it was made with {name} {found}, the grid says {wanted}; run the grid again, or remove the record");
+                bail!(
+                    "it was made with {name} {found}, the grid says {wanted}; run the grid again, or remove the record"
+                );
             }
         }
         Ok(())
@@ -190,39 +227,43 @@ impl Record {
 
 /// All records of a grid: ours, and the peer's where there are any.
 #[derive(Debug)]
-pub struct Results {
+pub(crate) struct Results {
     /// The grid.
-    pub grid: Grid,
+    pub(crate) grid: Grid,
     /// One for each cell, in the grid's order.
-    pub cells: Vec<CellResults>,
+    pub(crate) cells: Vec<CellResults>,
 }
 
 /// Records of one cell.
 #[derive(Debug)]
-pub struct CellResults {
+pub(crate) struct CellResults {
     /// The recipe.
-    pub cell: Cell,
-    /// Ours: seed and record, missing ones left out.
-    pub ours: Vec<(u64, Record)>,
-    /// Seeds whose run is missing.
-    pub missing: Vec<u64>,
+    pub(crate) cell: Cell,
+    /// Ours: seed and record; what is missing is not there.
+    pub(crate) ours: Vec<(u64, Record)>,
     /// The PyTorch + PEFT peer's, by seed.
-    pub peer: Vec<(u64, Record)>,
+    pub(crate) peer: Vec<(u64, Record)>,
 }
 
 impl CellResults {
     /// Best values of our seeds, in points.
-    pub fn points(&self) -> Vec<f64> {
-        self.ours.iter().filter_map(|(_, record)| record.best_points()).collect()
+    pub(crate) fn points(&self) -> Vec<f64> {
+        self.ours
+            .iter()
+            .filter_map(|(_, record)| record.best_points())
+            .collect()
     }
 
     /// Best values of the peer's seeds, in points.
-    pub fn peer_points(&self) -> Vec<f64> {
-        self.peer.iter().filter_map(|(_, record)| record.best_points()).collect()
+    pub(crate) fn peer_points(&self) -> Vec<f64> {
+        self.peer
+            .iter()
+            .filter_map(|(_, record)| record.best_points())
+            .collect()
     }
 
     /// Parameter counts, the same for all seeds.
-    pub fn parameters(&self) -> Option<Parameters> {
+    pub(crate) fn parameters(&self) -> Option<Parameters> {
         self.ours.first().map(|(_, record)| record.parameters)
     }
 }
@@ -232,35 +273,47 @@ impl Results {
     ///
     /// # Errors
     /// For a file that is no record, and a record that another recipe made.
-    pub fn load(grid: &Grid, folder: &Path) -> Result<Self> {
+    pub(crate) fn load(grid: &Grid, folder: &Path) -> Result<Self> {
         let mut cells = Vec::new();
         for cell in &grid.cells {
-            let (mut ours, mut peer, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut ours, mut peer) = (Vec::new(), Vec::new());
             for &seed in &grid.seeds {
-                match read_checked(&folder.join("records").join(cell.run_name(seed)), cell, seed)? {
-                    Some(record) => ours.push((seed, record)),
-                    None => missing.push(seed),
-                }
-                let found = read_checked(&folder.join("peer").join(cell.run_name(seed)), cell, seed)?;
+                let found = read_checked(
+                    &folder.join("records").join(cell.run_name(seed)),
+                    cell,
+                    seed,
+                )?;
+                ours.extend(found.map(|record| (seed, record)));
+                let found =
+                    read_checked(&folder.join("peer").join(cell.run_name(seed)), cell, seed)?;
                 peer.extend(found.map(|record| (seed, record)));
             }
-            cells.push(CellResults { cell: cell.clone(), ours, missing, peer });
+            cells.push(CellResults {
+                cell: cell.clone(),
+                ours,
+                peer,
+            });
         }
-        Ok(Self { grid: grid.clone(), cells })
+        Ok(Self {
+            grid: grid.clone(),
+            cells,
+        })
     }
 
     /// Cells of one task, in the grid's order.
-    pub fn of_task(&self, task: Task) -> impl Iterator<Item = &CellResults> {
+    pub(crate) fn of_task(&self, task: Task) -> impl Iterator<Item = &CellResults> {
         self.cells.iter().filter(move |cell| cell.cell.task == task)
     }
 
     /// Every record of ours.
-    pub fn all(&self) -> impl Iterator<Item = &Record> {
-        self.cells.iter().flat_map(|cell| cell.ours.iter().map(|(_, record)| record))
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Record> {
+        self.cells
+            .iter()
+            .flat_map(|cell| cell.ours.iter().map(|(_, record)| record))
     }
 
     /// Whether no run is there.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.all().next().is_none()
     }
 }
@@ -268,7 +321,9 @@ impl Results {
 fn read_checked(folder: &Path, cell: &Cell, seed: u64) -> Result<Option<Record>> {
     let record = Record::read(folder)?;
     if let Some(record) = &record {
-        record.check(cell, seed).with_context(|| format!("the record {}", folder.display()))?;
+        record
+            .check(cell, seed)
+            .with_context(|| format!("the record {}", folder.display()))?;
     }
     Ok(record)
 }
@@ -277,15 +332,20 @@ fn read_checked(folder: &Path, cell: &Cell, seed: u64) -> Result<Option<Record>>
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub fn strays(grid: &Grid, folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn strays(grid: &Grid, folder: &Path) -> Result<Vec<PathBuf>> {
     let records = folder.join("records");
     if !records.is_dir() {
         return Ok(Vec::new());
     }
-    let known: Vec<String> =
-        grid.cells.iter().flat_map(|cell| grid.seeds.iter().map(|&seed| cell.run_name(seed))).collect();
+    let known: Vec<String> = grid
+        .cells
+        .iter()
+        .flat_map(|cell| grid.seeds.iter().map(|&seed| cell.run_name(seed)))
+        .collect();
     let mut found = Vec::new();
-    for entry in fs::read_dir(&records).with_context(|| format!("cannot read {}", records.display()))? {
+    for entry in
+        fs::read_dir(&records).with_context(|| format!("cannot read {}", records.display()))?
+    {
         let entry = entry?;
         if !known.contains(&entry.file_name().to_string_lossy().into_owned()) {
             found.push(entry.path());

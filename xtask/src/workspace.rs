@@ -6,17 +6,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// The root of the checkout that this program was built from.
-pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned()
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+        .to_owned()
 }
 
 /// `results/<grid>`.
-pub fn results(grid: &str) -> PathBuf {
+pub(crate) fn results(grid: &str) -> PathBuf {
     root().join("results").join(grid)
 }
 
 /// The build folder: what is in it can be made again.
-pub fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
@@ -24,7 +27,7 @@ pub fn target() -> PathBuf {
 ///
 /// # Errors
 /// When the system does not tell.
-pub fn this_program() -> Result<PathBuf> {
+pub(crate) fn this_program() -> Result<PathBuf> {
     let own = Path::new("/proc/self/exe");
     if own.exists() {
         return Ok(own.to_owned());
@@ -36,14 +39,15 @@ pub fn this_program() -> Result<PathBuf> {
 ///
 /// # Errors
 /// When the system refuses.
-pub fn write(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let file = tempfile::NamedTempFile::new_in(folder)
         .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()).map(|()| file))
         .with_context(|| format!("cannot write {}", path.display()))?;
     readable(file.path())?;
-    file.persist(path).with_context(|| format!("cannot write {}", path.display()))?;
+    file.persist(path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(())
 }
 

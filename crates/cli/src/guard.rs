@@ -35,11 +35,28 @@ pub fn one_line(error: &anyhow::Error) -> String {
         }
         line.push_str(&text);
     }
+    if is_full(error) && !line.contains("free some space") {
+        line.push_str("; free some space and try again (a run goes on with --resume)");
+    }
     join_lines(&line)
 }
 
+/// Whether the disk is full, which no message of a library says how to get out of.
+fn is_full(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded))
+    })
+}
+
 fn join_lines(text: &str) -> String {
-    let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let lines: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
     lines.join(" ")
 }
 
@@ -62,12 +79,10 @@ fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
     if SAID.swap(true, Ordering::SeqCst) {
         return;
     }
-    let what = info
-        .payload_as_str()
-        .unwrap_or("a panic without a message");
-    let place = info
-        .location()
-        .map_or_else(String::new, |place| format!(" at {}:{}", place.file(), place.line()));
+    let what = info.payload_as_str().unwrap_or("a panic without a message");
+    let place = info.location().map_or_else(String::new, |place| {
+        format!(" at {}:{}", place.file(), place.line())
+    });
     report(&format!(
         "internal failure: {}{place}; this is a mistake in the program, please report it with the command line",
         join_lines(what)
@@ -86,7 +101,17 @@ mod tests {
             .context("reading the\nmodel")
             .expect_err("there is no such file");
         let line = one_line(&error);
-        assert!(line.starts_with("reading the model: cannot read /no/such/file: No such"), "{line}");
+        assert!(
+            line.starts_with("reading the model: cannot read /no/such/file: No such"),
+            "{line}"
+        );
         assert!(!line.contains('\n'));
+    }
+
+    #[test]
+    fn a_full_disk_has_a_way_out() {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let error = anyhow::Error::new(full).context("cannot write x");
+        assert!(one_line(&error).contains("free some space"));
     }
 }

@@ -64,7 +64,9 @@ pub fn set_threads(threads: Option<usize>) -> anyhow::Result<()> {
         return Ok(());
     };
     if threads == 0 || threads > 4096 {
-        anyhow::bail!("threads is {threads}: give a number from 1 to 4096, or leave it out for all cores");
+        anyhow::bail!(
+            "threads is {threads}: give a number from 1 to 4096, or leave it out for all cores"
+        );
     }
     // A pool that is already there (another run in this process) stays.
     let _ = rayon::ThreadPoolBuilder::new()

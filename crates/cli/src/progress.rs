@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use lowburn_trainer::{Event, EvaluationRecord, Observer};
+use lowburn_trainer::{EvaluationRecord, Event, Observer};
 
 use crate::show::{duration, grouped, number};
 

@@ -26,7 +26,10 @@ pub(crate) fn bytes(bytes: u64) -> String {
     units
         .into_iter()
         .find(|(_, size)| value >= *size)
-        .map_or_else(|| format!("{bytes} B"), |(unit, size)| format!("{:.1} {unit}", value / size))
+        .map_or_else(
+            || format!("{bytes} B"),
+            |(unit, size)| format!("{:.1} {unit}", value / size),
+        )
 }
 
 /// An integer with its thousands apart: `1,234,567`.
@@ -35,7 +38,7 @@ pub(crate) fn grouped(value: usize) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -39,7 +39,10 @@ fn hyperparameters_that_cannot_be() {
     refused(&[("--train-rows", "0")], &["train-rows", "0"]);
     refused(&[("--max-steps", "0")], &["max-steps", "0"]);
     refused(&[("--eval-every", "0")], &["eval-every", "0"]);
-    refused(&[("--max-length", "65")], &["max-length", "65", "64 positions"]);
+    refused(
+        &[("--max-length", "65")],
+        &["max-length", "65", "64 positions"],
+    );
     refused(&[("--max-length", "1")], &["max-length", "1", "at least"]);
     refused(&[("--warmup-ratio", "1.5")], &["warmup-ratio", "1.5"]);
     refused(
@@ -47,14 +50,20 @@ fn hyperparameters_that_cannot_be() {
         &["warmup-steps", "9", "8 steps"],
     );
     refused(&[("--threads", "0")], &["threads", "0"]);
-    refused(&[("--device", "cuda")], &["device", "cuda", "cargo feature"]);
+    refused(
+        &[("--device", "cuda")],
+        &["device", "cuda", "cargo feature"],
+    );
 }
 
 #[test]
 fn combinations_that_cannot_be() {
     let full = [("--method", "full"), ("--rank", "8")];
     refused(&full, &["lora", "full"]);
-    refused(&[("--method", "head"), ("--init-adapter", "x")], &["init-adapter", "head"]);
+    refused(
+        &[("--method", "head"), ("--init-adapter", "x")],
+        &["init-adapter", "head"],
+    );
     refused(
         &[("--group-by-length", ""), ("--shuffle", "false")],
         &["group-by-length", "shuffle"],
@@ -74,7 +83,10 @@ fn a_command_line_that_makes_no_sense() {
         }
     };
     usage(&[("--task", "sst3")], &["sst3", "cola"]);
-    usage(&[("--warmup-steps", "3")], &["--warmup-ratio", "--warmup-steps"]);
+    usage(
+        &[("--warmup-steps", "3")],
+        &["--warmup-ratio", "--warmup-steps"],
+    );
     usage(&[("--warmup-ratio", "-")], &["--warmup-ratio"]);
     usage(&[("--lr", "fast")], &["fast", "--lr"]);
     usage(&[("--device", "abacus")], &["abacus", "flex"]);
@@ -88,7 +100,8 @@ fn data_that_cannot_be_used() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let rte = dir.path().join("rte");
     let data = text(dir.path());
-    let with = |task: &str, parts: &[&str]| refused(&[("--data-dir", &data), ("--task", task)], parts);
+    let with =
+        |task: &str, parts: &[&str]| refused(&[("--data-dir", &data), ("--task", task)], parts);
     with("rte", &["rte"]);
     copy_folder(&mini().join("glue/rte"), &rte);
     let train_file = rte.join("train-00000-of-00001.parquet");
@@ -98,7 +111,11 @@ fn data_that_cannot_be_used() {
     fs::write(&train_file, b"not parquet at all").expect("written");
     with("rte", &["train-00000-of-00001.parquet"]);
     // The columns of another task.
-    fs::copy(mini().join("glue/sst2/train-00000-of-00001.parquet"), &train_file).expect("copied");
+    fs::copy(
+        mini().join("glue/sst2/train-00000-of-00001.parquet"),
+        &train_file,
+    )
+    .expect("copied");
     with("rte", &["train-00000-of-00001.parquet", "sentence1"]);
     // Rows without labels.
     fs::copy(rte.join("test-00000-of-00001.parquet"), &train_file).expect("copied");
@@ -107,7 +124,15 @@ fn data_that_cannot_be_used() {
     with("rte", &["train"]);
     refused(&[("--data-dir", "/no/such/place")], &["/no/such/place"]);
     let said = lowburn([
-        "eval", "--model", &mini_model(), "--task", "rte", "--data-dir", &mini_data(), "--split", "test",
+        "eval",
+        "--model",
+        &mini_model(),
+        "--task",
+        "rte",
+        "--data-dir",
+        &mini_data(),
+        "--split",
+        "test",
     ]);
     said.fails_with(&["test", "label"]);
 }
@@ -189,7 +214,15 @@ fn adapters_that_do_not_fit() {
     let eval = |model: &str, task: &str, adapter: &str, more: &[&str]| -> Said {
         let data = mini_data();
         let mut line = vec![
-            "eval", "--model", model, "--task", task, "--data-dir", &data, "--adapter", adapter,
+            "eval",
+            "--model",
+            model,
+            "--task",
+            task,
+            "--data-dir",
+            &data,
+            "--adapter",
+            adapter,
         ];
         line.extend(more);
         lowburn(line)
@@ -203,7 +236,15 @@ fn adapters_that_do_not_fit() {
     let init = |config: &str| {
         let tokenizer = mini_model();
         let line = [
-            "init", "--config", config, "--tokenizer", &tokenizer, "--output", &other, "--seed", "1",
+            "init",
+            "--config",
+            config,
+            "--tokenizer",
+            &tokenizer,
+            "--output",
+            &other,
+            "--seed",
+            "1",
             "--overwrite",
         ];
         lowburn(line).ok();
@@ -211,7 +252,9 @@ fn adapters_that_do_not_fit() {
     init(&config);
     eval(&other, "rte", &adapter, &[]).fails_with(&["another base", "--any-base"]);
     eval(&other, "rte", &adapter, &["--any-base"]).ok();
-    let wider = fs::read_to_string(&config).expect("the file").replace("128", "64");
+    let wider = fs::read_to_string(&config)
+        .expect("the file")
+        .replace("128", "64");
     let wider_path = dir.path().join("config.json");
     fs::write(&wider_path, wider).expect("written");
     init(&text(&wider_path));
@@ -240,9 +283,17 @@ fn texts_and_outputs_that_do_not_fit() {
         lowburn(line)
     };
     predict(&["--task", "rte", "--text", "a"]).fails_with(&["--text-pair"]);
-    predict(&["--task", "sst2", "--text", "a", "--output", "x.csv"]).fails_with(&[".jsonl", ".tsv"]);
+    predict(&["--task", "sst2", "--text", "a", "--output", "x.csv"])
+        .fails_with(&[".jsonl", ".tsv"]);
     predict(&["--task", "sst2", "--data-dir", &data, "--split", "dev"]).fails_with(&["dev"]);
     predict(&["--task", "sst2", "--input", "/no/such/file.tsv"]).fails_with(&["/no/such/file.tsv"]);
-    let said = predict(&["--task", "sst2", "--text", "a", "--output", "/no/such/place/x.tsv"]);
+    let said = predict(&[
+        "--task",
+        "sst2",
+        "--text",
+        "a",
+        "--output",
+        "/no/such/place/x.tsv",
+    ]);
     said.fails_with(&["/no/such/place/x.tsv"]);
 }

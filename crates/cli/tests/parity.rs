@@ -24,14 +24,19 @@ fn parity() -> PathBuf {
 }
 
 fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+    value
+        .as_f64()
+        .unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 #[track_caller]
 fn close(what: &str, ours: &Value, theirs: &Value, tolerance: f64) {
     let (a, b) = (number(ours), number(theirs));
     let difference = (a - b).abs() / b.abs().max(1e-3);
-    assert!(difference <= tolerance, "{what}: {a}, reference {b}, {difference:e}");
+    assert!(
+        difference <= tolerance,
+        "{what}: {a}, reference {b}, {difference:e}"
+    );
 }
 
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
@@ -46,7 +51,10 @@ fn tensors(path: &Path) -> Tensors {
     file.iter()
         .map(|(name, view)| {
             let name = name.strip_prefix("base_model.model.").unwrap_or(name);
-            (name.to_owned(), (view.shape().to_vec(), numbers(view.data())))
+            (
+                name.to_owned(),
+                (view.shape().to_vec(), numbers(view.data())),
+            )
         })
         .collect()
 }
@@ -86,7 +94,11 @@ fn same_run(name: &str) {
     let reference = read(path.with_extension("json"));
     let dir = tempfile::tempdir().expect("a temporary folder");
     let output = dir.path().join("run");
-    let place = |field: &str| reference[field].as_str().map(|part| text(&folder.join(part)));
+    let place = |field: &str| {
+        reference[field]
+            .as_str()
+            .map(|part| text(&folder.join(part)))
+    };
     let mut line: Vec<String> = ["train", "--data-dir"].map(str::to_owned).to_vec();
     line.push(text(&folder.join("glue")));
     line.extend(["--model".to_owned(), place("model").expect("a model")]);
@@ -107,10 +119,18 @@ fn same_run(name: &str) {
         }
         for field in ["epoch", "lr"] {
             let (ours, theirs) = (number(&ours[field]), number(&theirs[field]));
-            assert!((ours - theirs).abs() < 1e-12, "{field}: {ours} and {theirs}");
+            assert!(
+                (ours - theirs).abs() < 1e-12,
+                "{field}: {ours} and {theirs}"
+            );
         }
         for field in ["loss", "grad_norm"] {
-            close(&format!("{field} of {theirs}"), &ours[field], &theirs[field], TRAJECTORY);
+            close(
+                &format!("{field} of {theirs}"),
+                &ours[field],
+                &theirs[field],
+                TRAJECTORY,
+            );
         }
     }
     let record = read(output.join("run.json"));

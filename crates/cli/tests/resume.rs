@@ -99,14 +99,18 @@ fn a_changed_configuration_is_named() {
     lowburn(&line).ok();
     let before = tree(&output);
     let changed = [("--resume", ""), ("--lr", "1e-3"), ("--rank", "4")];
-    lowburn(train(&output, &changed)).fails_with(&["lr was 0.002, is 0.001", "lora.rank was 8, is 4"]);
+    lowburn(train(&output, &changed))
+        .fails_with(&["lr was 0.002, is 0.001", "lora.rank was 8, is 4"]);
     // Another place for the same files is no change; another content is.
     let model = dir.path().join("model");
     common::copy_folder(&mini().join("model"), &model);
     let moved = common::text(&model);
     lowburn(train(&output, &[("--resume", ""), ("--model", &moved)])).ok();
     let config = fs::read_to_string(model.join("config.json")).expect("the file");
-    let config = config.replace("\"hidden_dropout_prob\": 0.1", "\"hidden_dropout_prob\": 0.2");
+    let config = config.replace(
+        "\"hidden_dropout_prob\": 0.1",
+        "\"hidden_dropout_prob\": 0.2",
+    );
     fs::write(model.join("config.json"), config).expect("written");
     let said = lowburn(train(&output, &[("--resume", ""), ("--model", &moved)]));
     said.fails_with(&["model file config.json has another content"]);
@@ -117,7 +121,11 @@ fn a_changed_configuration_is_named() {
 fn a_loss_that_is_not_a_number_stops_the_run() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let output = dir.path().join("run");
-    let options = [("--method", "full"), ("--lr", "1e30"), ("--warmup-ratio", "0")];
+    let options = [
+        ("--method", "full"),
+        ("--lr", "1e30"),
+        ("--warmup-ratio", "0"),
+    ];
     let said = lowburn(train(&output, &options));
     said.fails_with(&["at step ", "--lr", "last good state is kept"]);
     assert!(output.join("run.json").exists());
@@ -130,7 +138,11 @@ fn overwrite_starts_again() {
     let output = dir.path().join("run");
     lowburn(train(&output, &[("--max-steps", "2")])).ok();
     fs::write(output.join("notes.txt"), "mine").expect("written");
-    let options = [("--method", "head"), ("--max-steps", "3"), ("--overwrite", "")];
+    let options = [
+        ("--method", "head"),
+        ("--max-steps", "3"),
+        ("--overwrite", ""),
+    ];
     lowburn(train(&output, &options)).ok();
     assert_eq!(lines(&output.join("log.jsonl")), 3);
     assert!(!output.join("adapter").exists());

@@ -18,7 +18,9 @@ fn log(run: &Path) -> Vec<Value> {
 }
 
 fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+    value
+        .as_f64()
+        .unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 #[track_caller]
@@ -30,7 +32,17 @@ fn close(a: &Value, b: &Value, tolerance: f64) {
 /// `eval --json` of a model, with an adapter where there is one.
 fn eval(model: &str, adapter: Option<&Path>, task: &str) -> Value {
     let data = mini_data();
-    let mut line = vec!["eval", "--model", model, "--task", task, "--data-dir", &data, "--json", "--quiet"];
+    let mut line = vec![
+        "eval",
+        "--model",
+        model,
+        "--task",
+        task,
+        "--data-dir",
+        &data,
+        "--json",
+        "--quiet",
+    ];
     let adapter = adapter.map(text);
     if let Some(adapter) = &adapter {
         line.extend(["--adapter", adapter]);
@@ -54,7 +66,10 @@ fn lora_from_training_to_predictions() {
     let run = dir.path().join("run");
     let options = [("--task", "sst2"), ("--train-rows", "400")];
     let said = lowburn(train(&run, &options)).ok();
-    assert!(said.contains("accuracy") && said.contains("adapter"), "{said}");
+    assert!(
+        said.contains("accuracy") && said.contains("adapter"),
+        "{said}"
+    );
     let record = read_json(&run.join("run.json"));
     assert_eq!(record["status"], "finished");
     assert_eq!(record["steps"], 50);
@@ -69,7 +84,15 @@ fn lora_from_training_to_predictions() {
     assert_eq!(lines[0]["examples"], 8);
     assert_eq!(number(&lines[49]["epoch"]), 1.0);
     let fields: Vec<_> = lines[0].as_object().expect("an object").keys().collect();
-    let expected = ["step", "epoch", "loss", "lr", "grad_norm", "examples", "tokens"];
+    let expected = [
+        "step",
+        "epoch",
+        "loss",
+        "lr",
+        "grad_norm",
+        "examples",
+        "tokens",
+    ];
     assert_eq!(fields, expected);
 
     // Evaluation again gives what the run recorded.
@@ -83,19 +106,42 @@ fn lora_from_training_to_predictions() {
     let (file, model, data) = (dir.path().join("p.jsonl"), mini_model(), mini_data());
     let (file_text, adapter_text) = (text(&file), text(&adapter));
     let predict = |more: &[&str]| {
-        let mut line = vec!["predict", "--model", &model, "--adapter", &adapter_text, "--task", "sst2"];
+        let mut line = vec![
+            "predict",
+            "--model",
+            &model,
+            "--adapter",
+            &adapter_text,
+            "--task",
+            "sst2",
+        ];
         line.extend(more);
         lowburn(line).ok()
     };
-    predict(&["--data-dir", &data, "--split", "validation", "--output", &file_text]);
+    predict(&[
+        "--data-dir",
+        &data,
+        "--split",
+        "validation",
+        "--output",
+        &file_text,
+    ]);
     let predictions = fs::read_to_string(&file).expect("predictions");
     let rows: Vec<Value> = predictions.lines().map(json).collect();
     assert_eq!(rows.len() as u64, scores["rows"].as_u64().expect("rows"));
-    let right = rows.iter().filter(|row| row["label"] == row["prediction"]).count();
+    let right = rows
+        .iter()
+        .filter(|row| row["label"] == row["prediction"])
+        .count();
     let accuracy = right as f64 / rows.len() as f64;
     assert_eq!(accuracy, number(&scores["scores"]["accuracy"]));
     for row in &rows {
-        let sum: f64 = row["probabilities"].as_array().expect("numbers").iter().map(number).sum();
+        let sum: f64 = row["probabilities"]
+            .as_array()
+            .expect("numbers")
+            .iter()
+            .map(number)
+            .sum();
         assert!((sum - 1.0).abs() < 1e-9);
         let second = number(&row["logits"][1]) > number(&row["logits"][0]);
         assert_eq!(row["prediction"], u8::from(second));
@@ -105,13 +151,29 @@ fn lora_from_training_to_predictions() {
     assert!(typed["label"].is_null());
     // A test split has no labels, and GLUE takes two columns.
     let tsv = dir.path().join("p.tsv");
-    predict(&["--data-dir", &data, "--split", "test", "--output", &text(&tsv)]);
+    predict(&[
+        "--data-dir",
+        &data,
+        "--split",
+        "test",
+        "--output",
+        &text(&tsv),
+    ]);
     let tsv = fs::read_to_string(&tsv).expect("predictions");
     assert!(tsv.starts_with("index\tprediction\n0\t"), "{tsv}");
 
     // Merged, the model is one checkpoint with the same loss.
     let merged = text(&dir.path().join("merged"));
-    lowburn(["merge", "--model", &model, "--adapter", &adapter_text, "--output", &merged]).ok();
+    lowburn([
+        "merge",
+        "--model",
+        &model,
+        "--adapter",
+        &adapter_text,
+        "--output",
+        &merged,
+    ])
+    .ok();
     let config = read_json(&Path::new(&merged).join("config.json"));
     assert_eq!(config["id2label"]["1"], "positive");
     let again = eval(&merged, None, "sst2");
@@ -120,8 +182,26 @@ fn lora_from_training_to_predictions() {
     // Through loralib's format and back nothing changes.
     let bin = text(&dir.path().join("lora.bin"));
     let back = dir.path().join("back");
-    lowburn(["convert", "--to", "loralib", &adapter_text, "--output", &bin]).ok();
-    lowburn(["convert", "--from", "loralib", "--alpha", "16", &bin, "--output", &text(&back)]).ok();
+    lowburn([
+        "convert",
+        "--to",
+        "loralib",
+        &adapter_text,
+        "--output",
+        &bin,
+    ])
+    .ok();
+    lowburn([
+        "convert",
+        "--from",
+        "loralib",
+        "--alpha",
+        "16",
+        &bin,
+        "--output",
+        &text(&back),
+    ])
+    .ok();
     assert_eq!(eval(&model, Some(&back), "sst2"), scores);
 }
 
@@ -146,8 +226,20 @@ fn full_and_head_leave_what_eval_takes() {
     // A head is merged like an adapter.
     let merged = text(&dir.path().join("merged"));
     let head = dir.path().join("head/head");
-    lowburn(["merge", "--model", &mini_model(), "--adapter", &text(&head), "--output", &merged]).ok();
-    let (a, b) = (eval(&merged, None, "rte"), eval(&mini_model(), Some(&head), "rte"));
+    lowburn([
+        "merge",
+        "--model",
+        &mini_model(),
+        "--adapter",
+        &text(&head),
+        "--output",
+        &merged,
+    ])
+    .ok();
+    let (a, b) = (
+        eval(&merged, None, "rte"),
+        eval(&mini_model(), Some(&head), "rte"),
+    );
     close(&a["loss"], &b["loss"], 1e-6);
 }
 
@@ -187,15 +279,24 @@ fn a_run_may_start_from_an_adapter() {
     let adapter = text(&first.join("adapter"));
     // With a rate of 0 nothing moves, so the adapter that is kept is the one that was given.
     let second = dir.path().join("second");
-    let options = [("--init-adapter", adapter.as_str()), ("--lr", "0"), ("--max-steps", "2")];
+    let options = [
+        ("--init-adapter", adapter.as_str()),
+        ("--lr", "0"),
+        ("--max-steps", "2"),
+    ];
     lowburn(train(&second, &options)).ok();
-    let tensors = |run: &Path| fs::read(run.join("adapter/adapter_model.safetensors")).expect("there");
+    let tensors =
+        |run: &Path| fs::read(run.join("adapter/adapter_model.safetensors")).expect("there");
     assert!(tensors(&first) == tensors(&second));
     let record = read_json(&second.join("run.json"));
     assert_eq!(record["config"]["lora"]["rank"], 3);
     // Named again, the same values are no contradiction.
     let third = dir.path().join("third");
-    let options = [("--init-adapter", adapter.as_str()), ("--rank", "3"), ("--max-steps", "1")];
+    let options = [
+        ("--init-adapter", adapter.as_str()),
+        ("--rank", "3"),
+        ("--max-steps", "1"),
+    ];
     lowburn(train(&third, &options)).ok();
 }
 
@@ -203,16 +304,53 @@ fn a_run_may_start_from_an_adapter() {
 fn inspect_and_init() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let model = mini_model();
-    let table = lowburn(["inspect", "--model", &model, "--method", "lora", "--rank", "4", "--max-length", "64"]).ok();
-    assert!(table.contains("roberta.encoder.layer.*.attention.self.query.lora_A.weight"), "{table}");
+    let table = lowburn([
+        "inspect",
+        "--model",
+        &model,
+        "--method",
+        "lora",
+        "--rank",
+        "4",
+        "--max-length",
+        "64",
+    ])
+    .ok();
+    assert!(
+        table.contains("roberta.encoder.layer.*.attention.self.query.lora_A.weight"),
+        "{table}"
+    );
     assert!(table.contains("8,192"), "{table}");
-    let full = json(&lowburn(["inspect", "--model", &model, "--method", "full", "--json", "--max-length", "64"]).ok());
+    let full = json(
+        &lowburn([
+            "inspect",
+            "--model",
+            &model,
+            "--method",
+            "full",
+            "--json",
+            "--max-length",
+            "64",
+        ])
+        .ok(),
+    );
     assert_eq!(full["parameters"]["trainable"], full["parameters"]["total"]);
 
     let config = text(&mini().join("model/config.json"));
     let init = |seed: &str| {
         let output = text(&dir.path().join(seed));
-        lowburn(["init", "--config", &config, "--tokenizer", &model, "--output", &output, "--seed", seed]).ok();
+        lowburn([
+            "init",
+            "--config",
+            &config,
+            "--tokenizer",
+            &model,
+            "--output",
+            &output,
+            "--seed",
+            seed,
+        ])
+        .ok();
         fs::read(Path::new(&output).join("model.safetensors")).expect("weights")
     };
     assert!(init("1") != init("2"));
@@ -221,7 +359,11 @@ fn inspect_and_init() {
     assert!(init("1") == again);
     let run = dir.path().join("run");
     let random = text(&dir.path().join("1"));
-    lowburn(train(&run, &[("--model", random.as_str()), ("--max-steps", "2")])).ok();
+    lowburn(train(
+        &run,
+        &[("--model", random.as_str()), ("--max-steps", "2")],
+    ))
+    .ok();
 }
 
 #[test]
@@ -229,7 +371,11 @@ fn results_go_to_standard_output_and_quiet_is_quiet() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let run = dir.path().join("run");
     let said = lowburn(train(&run, &[("--quiet", "")]));
-    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{said:#?}");
+    assert_eq!(
+        (said.code, said.stderr.as_str()),
+        (Some(0), ""),
+        "{said:#?}"
+    );
     assert!(said.stdout.contains("accuracy"));
     let other = dir.path().join("other");
     let said = lowburn(train(&other, &[]));
@@ -237,6 +383,9 @@ fn results_go_to_standard_output_and_quiet_is_quiet() {
         assert!(said.stderr.contains(part), "no {part:?} in {said:#?}");
     }
     let help = lowburn(["--help"]).ok();
-    assert!(help.contains("train") && help.contains("Examples") && !help.contains('\x1b'), "{help}");
+    assert!(
+        help.contains("train") && help.contains("Examples") && !help.contains('\x1b'),
+        "{help}"
+    );
     lowburn(["train", "--help"]).ok();
 }

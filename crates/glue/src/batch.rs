@@ -65,7 +65,7 @@ pub fn collate(
     let rows = indices.len();
     let lengths: Vec<usize> = indices.iter().map(|&row| encodings[row].len()).collect();
     let length = lengths.iter().copied().max().unwrap_or(0);
-    let mut ids = vec![0 * pad_id as i32; rows * length];
+    let mut ids = vec![pad_id as i32; rows * length];
     let mut type_ids = vec![0; rows * length];
     for (place, &row) in indices.iter().enumerate() {
         let start = place * length;

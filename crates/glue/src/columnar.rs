@@ -198,7 +198,7 @@ impl File<'_> {
                     .map_or_else(|| name.to_string(), str::to_owned)
             })
             .collect();
-        if found.len() == self.task.labels().len() {
+        if found == self.task.labels() {
             return Ok(());
         }
         Err(GlueError::LabelNames {

@@ -188,7 +188,7 @@ impl Dataset {
         Err(GlueError::Unlabelled {
             path: self.path.clone(),
             split: self.split.clone(),
-            unlabelled: without.count(),
+            unlabelled: 1 + without.count(),
             rows: self.examples.len(),
             first,
         })

@@ -11,7 +11,7 @@ pub(crate) fn sha256_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String
     hasher
         .finalize()
         .iter()
-        .map(|byte| format!("{byte:x}"))
+        .map(|byte| format!("{byte:02x}"))
         .collect()
 }
 

@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
-use std::panic::{set_hook, take_hook};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
 thread_local! {
@@ -31,7 +31,7 @@ pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
         }));
     });
     let outer = GUARDED.replace(true);
-    let outcome: Result<T, Box<dyn Any + Send>> = Ok(work());
+    let outcome = catch_unwind(AssertUnwindSafe(work));
     GUARDED.set(outer);
     outcome.map_err(|payload| message(payload.as_ref()))
 }

@@ -21,7 +21,7 @@ const MAX_SCORE: f64 = 5.0;
 pub(crate) fn class_label(task: Task, value: i64) -> Result<Option<Label>, String> {
     let classes = task.labels().len();
     match usize::try_from(value) {
-        Ok(class) if class <= classes => Ok(Some(Label::Class(class))),
+        Ok(class) if class < classes => Ok(Some(Label::Class(class))),
         Err(_) if value == -1 => Ok(None),
         _ => Err(format!("label {value} is out of range for task {task}")),
     }

@@ -67,7 +67,7 @@ impl Order {
         if self.shuffle {
             random.shuffle(&mut full);
         }
-        let _ = partial;
+        full.extend(partial);
         full
     }
 }

@@ -166,7 +166,7 @@ impl Prediction {
         }
         let mut best = 0;
         for (class, &logit) in logits.iter().enumerate() {
-            if logit >= logits[best] {
+            if logit > logits[best] {
                 best = class;
             }
         }

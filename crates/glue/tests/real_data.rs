@@ -28,7 +28,6 @@ fn counts(dataset: &Dataset) -> Vec<usize> {
 #[test]
 fn rows_classes_and_digests_are_those_of_the_hub() {
     let Some(folder) = shared() else { return };
-    let digest = |text: &str| text.to_owned();
     for (task, split, expected, sha256) in [
         (
             Task::Cola,
@@ -78,7 +77,12 @@ fn rows_classes_and_digests_are_those_of_the_hub() {
             vec![146, 131, 0],
             "fb2aa2e04f551133ba663617a15ae133dc22b0f6a969bc0629b5ea6003ee9cf8",
         ),
-        (Task::Wnli, "train", vec![323, 312, 0], "38835"),
+        (
+            Task::Wnli,
+            "train",
+            vec![323, 312, 0],
+            "40f4c0c60db68addeda8e9cbe25e6344cd99d5bbb80125535994a9a3141ee0a9",
+        ),
         (
             Task::Qnli,
             "validation",
@@ -100,9 +104,7 @@ fn rows_classes_and_digests_are_those_of_the_hub() {
     ] {
         let dataset = Dataset::load(&folder.join("glue"), task, split).unwrap();
         assert_eq!(counts(&dataset), expected, "{task} {split}");
-        if sha256.len() == 64 {
-            assert_eq!(dataset.sha256, digest(sha256), "{task} {split}");
-        }
+        assert_eq!(dataset.sha256, sha256, "{task} {split}");
         let unlabelled = expected.last().copied().unwrap() > 0;
         assert_eq!(
             matches!(dataset.require_labels(), Err(GlueError::Unlabelled { .. })),

@@ -17,7 +17,14 @@ fn main() {
     // Masks are a function of the key: the backward pass computes the same one again.
     let dropout = Dropout::new(0.1, derive_key(42, 0));
     let hidden = bias_gelu(linear(x.clone(), up.clone(), None), Some(bias));
-    let y = add_layer_norm(linear(hidden, down, None), None, Some(x), affine, 1e-5, dropout);
+    let y = add_layer_norm(
+        linear(hidden, down, None),
+        None,
+        Some(x),
+        affine,
+        1e-5,
+        dropout,
+    );
 
     let gradients = (y.clone() * y).sum().backward();
     let gradient = up.grad(&gradients).expect("it requires a gradient");

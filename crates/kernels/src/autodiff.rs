@@ -1,11 +1,11 @@
 //! Hand-written backward passes. What a pass keeps from the forward pass is in its `State`: a
 //! frozen linear keeps nothing but its weight, dropout masks are computed again.
 
+use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::Autodiff;
 
 use crate::Dropout;
 use crate::backend::{AttentionShape, KernelBackward, Kernels, LinearNeeds, LoraScale, Maybe};
@@ -164,7 +164,11 @@ impl<B: Kernels + KernelBackward, C: CheckpointStrategy> Kernels for Autodiff<B,
         let (has_bias, keep_x) = (bias.is_some(), weight.is_tracked());
         // An operation has a fixed number of parents: a missing bias is stood in for by the weight,
         // and `has_bias` tells the backward pass to leave it alone.
-        let guards = [x.node(), weight.node(), bias.as_ref().unwrap_or(&weight).node()];
+        let guards = [
+            x.node(),
+            weight.node(),
+            bias.as_ref().unwrap_or(&weight).node(),
+        ];
         let (x, weight) = (x.into_primitive(), weight.into_primitive());
         let bias = bias.map(|bias| bias.into_primitive());
         match Linear.prepare::<C>(guards).compute_bound().stateful() {
@@ -193,9 +197,14 @@ impl<B: Kernels + KernelBackward, C: CheckpointStrategy> Kernels for Autodiff<B,
         match LoraLinear.prepare::<C>(guards).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let kept = [&x, &weight, &a, &b].map(Clone::clone);
-                prep.finish((kept, has_bias, lora), B::lb_lora_linear(x, weight, bias.into(), a, b, lora))
+                prep.finish(
+                    (kept, has_bias, lora),
+                    B::lb_lora_linear(x, weight, bias.into(), a, b, lora),
+                )
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::lb_lora_linear(x, weight, bias.into(), a, b, lora)),
+            OpsKind::UnTracked(prep) => {
+                prep.finish(B::lb_lora_linear(x, weight, bias.into(), a, b, lora))
+            }
         }
     }
 
@@ -245,14 +254,26 @@ impl<B: Kernels + KernelBackward, C: CheckpointStrategy> Kernels for Autodiff<B,
         match AddLayerNorm.prepare::<C>(guards).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let result = B::lb_add_layer_norm_saving(
-                    x, bias, residual, gamma.clone(), beta, epsilon, dropout,
+                    x,
+                    bias,
+                    residual,
+                    gamma.clone(),
+                    beta,
+                    epsilon,
+                    dropout,
                 );
                 let kept = [result.normalised, result.inverse_deviation, gamma];
                 prep.finish((kept, present, dropout), result.output)
             }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(B::lb_add_layer_norm(x, bias.into(), residual.into(), gamma, beta, epsilon, dropout))
-            }
+            OpsKind::UnTracked(prep) => prep.finish(B::lb_add_layer_norm(
+                x,
+                bias.into(),
+                residual.into(),
+                gamma,
+                beta,
+                epsilon,
+                dropout,
+            )),
         }
     }
 
@@ -275,4 +296,3 @@ impl<B: Kernels + KernelBackward, C: CheckpointStrategy> Kernels for Autodiff<B,
         }
     }
 }
-

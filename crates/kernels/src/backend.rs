@@ -3,7 +3,7 @@
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, ExtensionType, backend_extension};
 
-use crate::{AdamWStep, Dropout};
+use crate::Dropout;
 
 /// Sizes of an attention that its tensors do not say.
 #[derive(Clone, Debug)]
@@ -65,7 +65,8 @@ pub(crate) trait Kernels: Backend {
         lora: LoraScale,
     ) -> FloatTensor<Self>;
 
-    fn lb_bias_gelu(x: FloatTensor<Self>, #[extension_type] bias: Maybe<Self>) -> FloatTensor<Self>;
+    fn lb_bias_gelu(x: FloatTensor<Self>, #[extension_type] bias: Maybe<Self>)
+    -> FloatTensor<Self>;
 
     fn lb_dropout(x: FloatTensor<Self>, dropout: Dropout) -> FloatTensor<Self>;
 
@@ -183,14 +184,4 @@ pub(crate) trait KernelBackward: Backend {
         shape: AttentionShape,
         dropout: Dropout,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-
-    fn lb_adamw(
-        parameter: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        first: FloatTensor<Self>,
-        second: FloatTensor<Self>,
-        step: AdamWStep,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-
-    fn lb_squared_norm(x: FloatTensor<Self>) -> f64;
 }

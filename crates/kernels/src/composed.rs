@@ -6,7 +6,11 @@ use burn::tensor::{Int, Tensor, TensorData, activation};
 use crate::{AttentionShape, Dropout, LoraScale};
 
 /// See [`crate::linear`].
-pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
     let y = x.matmul(weight.unsqueeze());
     match bias {
         Some(bias) => y + bias.unsqueeze(),
@@ -75,7 +79,8 @@ pub fn attention(
     let keys = k.dims()[1];
     let size = width / shape.heads;
     let split = |x: Tensor<3>, length| {
-        x.reshape([batch, length, shape.heads, size]).swap_dims(1, 2) // [batch, heads, len, size]
+        x.reshape([batch, length, shape.heads, size])
+            .swap_dims(1, 2) // [batch, heads, len, size]
     };
     let scores = split(q, queries)
         .matmul(split(k, keys).swap_dims(2, 3))

@@ -19,10 +19,10 @@ pub mod composed;
 mod flex;
 mod random;
 
-use burn::backend::{Dispatch, DispatchDevice, Flex};
+use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Tensor};
 
-use backend::{KernelBackward, Kernels};
+use backend::Kernels;
 
 pub use backend::{AttentionShape, LoraScale};
 pub use random::{Dropout, derive_key, normal, uniform};
@@ -38,12 +38,20 @@ fn fused<const D: usize>(x: &Tensor<D>) -> bool {
 /// # Shapes
 /// - `x`: `[.., in]`, `weight`: `[in, out]`, `bias`: `[out]`
 /// - returns `[.., out]`
-pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
     if !fused(&x) {
         return composed::linear(x, weight, bias);
     }
     let bias = bias.map(Tensor::into_dispatch).into();
-    Tensor::from_dispatch(Dispatch::lb_linear(x.into_dispatch(), weight.into_dispatch(), bias))
+    Tensor::from_dispatch(Dispatch::lb_linear(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias,
+    ))
 }
 
 /// y = x W + b + scale * dropout(x) A B: a linear layer with a LoRA adapter
@@ -147,81 +155,4 @@ pub fn attention(
     }
     let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
     Tensor::from_dispatch(Dispatch::lb_attention(q, k, v, shape.clone(), dropout))
-}
-
-/// One step of AdamW (Loshchilov and Hutter 2019) as `torch.optim.AdamW` does it.
-#[derive(Clone, Copy, Debug)]
-pub struct AdamWStep {
-    /// The learning rate of this step.
-    pub learning_rate: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub epsilon: f64,
-    /// Decoupled weight decay, applied before the step.
-    pub weight_decay: f64,
-    /// Number of this step, from 1.
-    pub step: u64,
-    /// Factor on the gradient before anything else (clipping by the global norm).
-    pub gradient_scale: f64,
-}
-
-/// Bias corrections 1 - beta^step.
-struct Correction {
-    first: f64,
-    second: f64,
-}
-
-impl AdamWStep {
-    fn correction(&self) -> Correction {
-        Correction {
-            first: 1.0 - self.beta1.powf(self.step as f64),
-            second: 1.0 - self.beta2.powf(self.step as f64),
-        }
-    }
-}
-
-/// Updates (parameter, first moment, second moment), in place where nothing else holds them.
-/// All tensors are on a device without autodiff.
-///
-/// # Shapes
-/// All four tensors have one shape.
-pub fn adamw<const D: usize>(
-    [parameter, gradient, first, second]: [Tensor<D>; 4],
-    step: &AdamWStep,
-) -> [Tensor<D>; 3] {
-    if !fused(&parameter) {
-        return adamw_composed([parameter, gradient, first, second], step);
-    }
-    let [p, g, m, v] = [parameter, gradient, first, second].map(|tensor| {
-        tensor.try_into_primitive::<Flex>().expect("a tensor on flex without autodiff")
-    });
-    let (p, m, v) = Flex::lb_adamw(p, g, m, v, *step);
-    [p, m, v].map(Tensor::from_primitive::<Flex>)
-}
-
-fn adamw_composed<const D: usize>(tensors: [Tensor<D>; 4], step: &AdamWStep) -> [Tensor<D>; 3] {
-    let [parameter, gradient, first, second] = tensors;
-    let correction = step.correction();
-    let gradient = gradient.mul_scalar(step.gradient_scale);
-    let first = first.mul_scalar(step.beta1) + gradient.clone().mul_scalar(1.0 - step.beta1);
-    let second =
-        second.mul_scalar(step.beta2) + gradient.powi_scalar(2).mul_scalar(1.0 - step.beta2);
-    let root = second.clone().sqrt().div_scalar(correction.second.sqrt());
-    let update = first.clone() / root.add_scalar(step.epsilon);
-    let decayed = parameter.mul_scalar(1.0 - step.learning_rate * step.weight_decay);
-    [decayed - update.mul_scalar(step.learning_rate / correction.first), first, second]
-}
-
-/// The sum of squares of a tensor on a device without autodiff. On flex it is summed in f64 in an
-/// order that depends on the shape only.
-pub fn squared_norm<const D: usize>(x: Tensor<D>) -> f64 {
-    if !fused(&x) {
-        let sum: f32 = x.powi_scalar(2).sum().into_scalar();
-        return f64::from(sum);
-    }
-    let x = x.try_into_primitive::<Flex>().expect("a tensor on flex without autodiff");
-    Flex::lb_squared_norm(x)
 }

@@ -70,7 +70,11 @@ impl Mask {
     #[inline(always)]
     pub(crate) fn factor(&self, position: u32) -> f32 {
         let hash = mix(mix(position ^ self.low).wrapping_add(self.high));
-        if hash < self.threshold { 0.0 } else { self.keep }
+        if hash < self.threshold {
+            0.0
+        } else {
+            self.keep
+        }
     }
 }
 

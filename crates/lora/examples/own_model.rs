@@ -24,7 +24,8 @@ impl Perceptron {
     }
 
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.down.forward(activation::relu(self.up.forward(x, None)), None)
+        self.down
+            .forward(activation::relu(self.up.forward(x, None)), None)
     }
 }
 
@@ -44,7 +45,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // A new adapter changes nothing: B is zero.
     let difference = (model.forward(x.clone()) - before.clone()).abs().max();
-    println!("difference after attaching: {}", difference.into_scalar::<f32>());
+    println!(
+        "difference after attaching: {}",
+        difference.into_scalar::<f32>()
+    );
 
     // Merging folds the adapter into the weight, and unmerging takes it out again.
     if let Some(adapter) = model.up.merge() {

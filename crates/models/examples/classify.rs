@@ -23,7 +23,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     model.attach(&plan, LoraInit::KaimingUniform, 0);
     let trained = model.host_tensors(|name| Method::Lora.trains(name));
     let count: usize = trained.values().map(|tensor| tensor.data.len()).sum();
-    println!("{count} trainable parameters in {} layers with adapters", plan.len());
+    println!(
+        "{count} trainable parameters in {} layers with adapters",
+        plan.len()
+    );
 
     // Two texts of 4 and 2 tokens; the second is padded with id 1.
     let ids = vec![0, 17, 42, 2, 0, 2, 1, 1];

@@ -40,7 +40,9 @@ impl FromStr for Method {
         Self::ALL
             .into_iter()
             .find(|method| method.name() == given)
-            .ok_or_else(|| UnknownMethod { given: given.to_owned() })
+            .ok_or_else(|| UnknownMethod {
+                given: given.to_owned(),
+            })
     }
 }
 
@@ -53,6 +55,12 @@ mod tests {
         for method in Method::ALL {
             assert_eq!(method.to_string().parse(), Ok(method));
         }
-        assert!("magic".parse::<Method>().unwrap_err().to_string().contains("lora"));
+        assert!(
+            "magic"
+                .parse::<Method>()
+                .unwrap_err()
+                .to_string()
+                .contains("lora")
+        );
     }
 }

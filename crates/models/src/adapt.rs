@@ -62,8 +62,14 @@ impl SequenceClassifier {
             work(&format!("{name}.attention.self.query"), &mut own.query);
             work(&format!("{name}.attention.self.key"), &mut own.key);
             work(&format!("{name}.attention.self.value"), &mut own.value);
-            work(&format!("{name}.attention.output.dense"), &mut attention.output.dense);
-            work(&format!("{name}.intermediate.dense"), &mut layer.intermediate.dense);
+            work(
+                &format!("{name}.attention.output.dense"),
+                &mut attention.output.dense,
+            );
+            work(
+                &format!("{name}.intermediate.dense"),
+                &mut layer.intermediate.dense,
+            );
             work(&format!("{name}.output.dense"), &mut layer.output.dense);
         }
         work("classifier.dense", &mut self.classifier.dense);
@@ -154,7 +160,11 @@ impl SequenceClassifier {
                 Param::initialized(p.id, tensor.set_require_grad(trainable))
             }
         }
-        let mut replace = Replace { tensors, done: 0, problem: None };
+        let mut replace = Replace {
+            tensors,
+            done: 0,
+            problem: None,
+        };
         let model = map_named(self, &mut replace);
         if replace.done < tensors.len() {
             let known = model.host_names();
@@ -183,7 +193,11 @@ impl SequenceClassifier {
     ///
     /// # Errors
     /// The file is for another model (names, shapes), or the head is missing where it is required.
-    pub fn apply_adapter(mut self, file: &AdapterFile, head: HeadPolicy) -> Result<Self, ModelError> {
+    pub fn apply_adapter(
+        mut self,
+        file: &AdapterFile,
+        head: HeadPolicy,
+    ) -> Result<Self, ModelError> {
         let plan = file.plan(&self.linear_names())?;
         let mut problem = None;
         self.each_linear(&mut |name, linear| {
@@ -285,7 +299,11 @@ impl SequenceClassifier {
 }
 
 fn to_host<const D: usize>(name: &str, tensor: Tensor<D>) -> HostTensor {
-    let tensor = if is_transposed(name, D) { tensor.swap_dims(0, 1) } else { tensor };
+    let tensor = if is_transposed(name, D) {
+        tensor.swap_dims(0, 1)
+    } else {
+        tensor
+    };
     let shape = tensor.dims().to_vec();
     let data = tensor.into_data().convert::<f32>();
     HostTensor::new(shape, data.try_to_vec().expect("converted to f32 above"))
@@ -298,5 +316,9 @@ fn from_host<const D: usize>(
 ) -> Tensor<D> {
     let data = TensorData::new(host.data.clone(), host.shape.clone());
     let tensor = Tensor::<D>::from_data(data, device);
-    if is_transposed(name, D) { tensor.swap_dims(0, 1) } else { tensor }
+    if is_transposed(name, D) {
+        tensor.swap_dims(0, 1)
+    } else {
+        tensor
+    }
 }

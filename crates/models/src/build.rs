@@ -59,7 +59,10 @@ pub(crate) fn classifier(
         });
     }
     Ok(SequenceClassifier {
-        roberta: Roberta { embeddings, encoder: Encoder { layer: layers } },
+        roberta: Roberta {
+            embeddings,
+            encoder: Encoder { layer: layers },
+        },
         classifier: Head {
             dense: build.linear("classifier.dense")?,
             out_proj: build.linear("classifier.out_proj")?,

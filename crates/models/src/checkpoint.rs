@@ -33,8 +33,11 @@ pub(crate) struct Located {
 impl Checkpoint {
     /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names.
     pub(crate) fn open(dir: &Path) -> Result<Self, ModelError> {
-        let mut checkpoint =
-            Self { dir: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
+        let mut checkpoint = Self {
+            dir: dir.to_owned(),
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
         for path in weight_files(dir)? {
             checkpoint.add(path)?;
         }
@@ -48,7 +51,10 @@ impl Checkpoint {
         // place by anyone who wants to keep them.
         let map = unsafe { Mmap::map(&file) };
         let map = map.map_err(ModelError::io(&path, "mapping the weights"))?;
-        let wrong = |problem: String| ModelError::Weights { path: path.clone(), problem };
+        let wrong = |problem: String| ModelError::Weights {
+            path: path.clone(),
+            problem,
+        };
         let again = "the file is truncated or damaged, get it again";
         let (header, metadata) =
             SafeTensors::read_metadata(&map).map_err(|e| wrong(format!("{e}; {again}")))?;
@@ -57,7 +63,9 @@ impl Checkpoint {
         for (name, info) in metadata.tensors() {
             let (start, end) = info.data_offsets;
             if data + end > map.len() {
-                return Err(wrong(format!("tensor {name} ends behind the file; {again}")));
+                return Err(wrong(format!(
+                    "tensor {name} ends behind the file; {again}"
+                )));
             }
             let located = Located {
                 file: index,
@@ -100,10 +108,17 @@ impl Checkpoint {
 
 /// Little-endian numbers as f32, or `None` for another type than f32, f16, bf16.
 fn to_f32(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
-    let words = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    let words = || {
+        bytes
+            .chunks_exact(2)
+            .map(|b| u16::from_le_bytes([b[0], b[1]]))
+    };
     match dtype {
         Dtype::F32 => Some(
-            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
         ),
         Dtype::F16 => {
             let halves: Vec<half::f16> = words().map(half::f16::from_bits).collect();
@@ -111,7 +126,11 @@ fn to_f32(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
             half::slice::HalfFloatSliceExt::convert_to_f32_slice(halves.as_slice(), &mut out);
             Some(out)
         }
-        Dtype::BF16 => Some(words().map(|b| f32::from_bits(u32::from(b) << 16)).collect()),
+        Dtype::BF16 => Some(
+            words()
+                .map(|b| f32::from_bits(u32::from(b) << 16))
+                .collect(),
+        ),
         _ => None,
     }
 }
@@ -136,7 +155,10 @@ pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     } else {
         "no such folder; give a Hugging Face model folder"
     };
-    Err(ModelError::Weights { path: dir.to_owned(), problem: problem.into() })
+    Err(ModelError::Weights {
+        path: dir.to_owned(),
+        problem: problem.into(),
+    })
 }
 
 fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, ModelError> {
@@ -144,7 +166,10 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, ModelError> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let wrong = |problem: String| ModelError::Weights { path: index.to_owned(), problem };
+    let wrong = |problem: String| ModelError::Weights {
+        path: index.to_owned(),
+        problem,
+    };
     let text = std::fs::read(index).map_err(ModelError::io(index, "reading the shard index"))?;
     let parsed: Index = serde_json::from_slice(&text)
         .map_err(|e| wrong(format!("not a shard index: {e}; get the file again")))?;
@@ -152,17 +177,23 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, ModelError> {
     names.sort();
     names.dedup();
     if names.is_empty() {
-        return Err(wrong("weight_map names no shard; get the file again".into()));
+        return Err(wrong(
+            "weight_map names no shard; get the file again".into(),
+        ));
     }
     let mut files = Vec::new();
     for name in names {
         // A shard lies beside its index: anything else would leave the folder.
         if Path::new(name).components().count() != 1 || name == ".." {
-            return Err(wrong(format!("shard name {name:?} is not a plain file name")));
+            return Err(wrong(format!(
+                "shard name {name:?} is not a plain file name"
+            )));
         }
         let path = dir.join(name);
         if !path.is_file() {
-            return Err(wrong(format!("shard {name} is missing; put it beside the index")));
+            return Err(wrong(format!(
+                "shard {name} is missing; put it beside the index"
+            )));
         }
         files.push(path);
     }

@@ -89,7 +89,8 @@ impl ModelConfig {
     /// # Errors
     /// As [`ModelConfig::from_dir`].
     pub fn from_file(path: &Path) -> Result<Self, ModelError> {
-        let text = std::fs::read(path).map_err(ModelError::io(path, "reading the configuration"))?;
+        let text =
+            std::fs::read(path).map_err(ModelError::io(path, "reading the configuration"))?;
         Self::parse(&text, path)
     }
 
@@ -98,7 +99,10 @@ impl ModelConfig {
     /// # Errors
     /// As [`ModelConfig::from_dir`].
     pub fn parse(text: &[u8], path: &Path) -> Result<Self, ModelError> {
-        let problem = |problem: String| ModelError::Config { path: path.to_owned(), problem };
+        let problem = |problem: String| ModelError::Config {
+            path: path.to_owned(),
+            problem,
+        };
         let raw: Map<String, Value> = serde_json::from_slice(text)
             .map_err(|e| problem(format!("not a JSON object: {e}; get the file again")))?;
         let fields = Fields { raw: &raw, path };
@@ -107,7 +111,9 @@ impl ModelConfig {
             Some(other) => Err(problem(format!(
                 "model_type is {other:?}, and this build knows \"roberta\"; choose a RoBERTa checkpoint"
             ))),
-            None => Err(problem("model_type is missing; expected \"roberta\"".into())),
+            None => Err(problem(
+                "model_type is missing; expected \"roberta\"".into(),
+            )),
         }
     }
 
@@ -147,7 +153,10 @@ impl ModelConfig {
     /// The config.json of a sequence classifier with these labels, every other field as it was read.
     pub fn to_classifier_json(&self, num_labels: usize, labels: Option<&[String]>) -> Value {
         let mut raw = self.roberta().raw.clone();
-        raw.insert("architectures".into(), serde_json::json!(["RobertaForSequenceClassification"]));
+        raw.insert(
+            "architectures".into(),
+            serde_json::json!(["RobertaForSequenceClassification"]),
+        );
         raw.remove("torch_dtype");
         raw.insert("dtype".into(), "float32".into());
         raw.remove("num_labels");
@@ -156,10 +165,16 @@ impl ModelConfig {
             _ => format!("LABEL_{i}"),
         };
         let names: Vec<String> = (0..num_labels).map(name).collect();
-        let by_id: Map<String, Value> =
-            names.iter().enumerate().map(|(i, n)| (i.to_string(), n.clone().into())).collect();
-        let by_name: Map<String, Value> =
-            names.iter().enumerate().map(|(i, n)| (n.clone(), i.into())).collect();
+        let by_id: Map<String, Value> = names
+            .iter()
+            .enumerate()
+            .map(|(i, n)| (i.to_string(), n.clone().into()))
+            .collect();
+        let by_name: Map<String, Value> = names
+            .iter()
+            .enumerate()
+            .map(|(i, n)| (n.clone(), i.into()))
+            .collect();
         raw.insert("id2label".into(), by_id.into());
         raw.insert("label2id".into(), by_name.into());
         raw.into()
@@ -174,7 +189,8 @@ impl RobertaConfig {
         }
         fields.refuse_unless("chunk_size_feed_forward", &[0.into()])?;
         let hidden_dropout_prob = fields.probability("hidden_dropout_prob", Some(0.1))?;
-        let classifier_dropout = fields.probability("classifier_dropout", Some(hidden_dropout_prob))?;
+        let classifier_dropout =
+            fields.probability("classifier_dropout", Some(hidden_dropout_prob))?;
         let config = Self {
             vocab_size: fields.size("vocab_size", None)?,
             hidden_size: fields.size("hidden_size", None)?,
@@ -208,7 +224,9 @@ impl RobertaConfig {
         }
         let (pad, vocab) = (self.pad_token_id, self.vocab_size);
         if pad >= vocab {
-            return Err(fields.wrong(format!("pad_token_id {pad} is not below vocab_size {vocab}")));
+            return Err(fields.wrong(format!(
+                "pad_token_id {pad} is not below vocab_size {vocab}"
+            )));
         }
         let positions = self.max_position_embeddings;
         if positions < pad + 2 {
@@ -218,7 +236,9 @@ impl RobertaConfig {
         }
         if self.num_hidden_layers > 1024 {
             let layers = self.num_hidden_layers;
-            return Err(fields.wrong(format!("num_hidden_layers {layers} is absurd; at most 1024")));
+            return Err(fields.wrong(format!(
+                "num_hidden_layers {layers} is absurd; at most 1024"
+            )));
         }
         Ok(())
     }
@@ -232,7 +252,10 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn wrong(&self, problem: String) -> ModelError {
-        ModelError::Config { path: PathBuf::from(self.path), problem }
+        ModelError::Config {
+            path: PathBuf::from(self.path),
+            problem,
+        }
     }
 
     /// A field that is there and not null.
@@ -246,7 +269,9 @@ impl Fields<'_> {
         };
         let number = value.as_u64().and_then(|n| usize::try_from(n).ok());
         number.filter(|n| *n <= LARGEST).ok_or_else(|| {
-            self.wrong(format!("{name} is {value}; expected a whole number up to {LARGEST}"))
+            self.wrong(format!(
+                "{name} is {value}; expected a whole number up to {LARGEST}"
+            ))
         })
     }
 
@@ -272,7 +297,9 @@ impl Fields<'_> {
         if (0.0..1.0).contains(&p) {
             Ok(p)
         } else {
-            Err(self.wrong(format!("{name} is {p}; a dropout probability lies in [0, 1)")))
+            Err(self.wrong(format!(
+                "{name} is {p}; a dropout probability lies in [0, 1)"
+            )))
         }
     }
 
@@ -286,7 +313,10 @@ impl Fields<'_> {
     }
 
     fn activation(&self) -> Result<Activation, ModelError> {
-        let value = self.get("hidden_act").cloned().unwrap_or_else(|| "gelu".into());
+        let value = self
+            .get("hidden_act")
+            .cloned()
+            .unwrap_or_else(|| "gelu".into());
         serde_json::from_value(value.clone()).map_err(|_| {
             self.wrong(format!(
                 "hidden_act is {value}; supported are gelu, gelu_new, gelu_pytorch_tanh, relu, silu and swish"
@@ -299,7 +329,9 @@ impl Fields<'_> {
             Some(value) if !allowed.contains(value) => {
                 let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
                 let allowed = allowed.join(" or ");
-                Err(self.wrong(format!("{name} is {value}, which is not supported; it must be {allowed}")))
+                Err(self.wrong(format!(
+                    "{name} is {value}, which is not supported; it must be {allowed}"
+                )))
             }
             _ => Ok(()),
         }
@@ -329,7 +361,10 @@ impl Fields<'_> {
     }
 
     fn num_labels(&self) -> Result<Option<usize>, ModelError> {
-        match (self.get("id2label").and_then(Value::as_object), self.get("num_labels")) {
+        match (
+            self.get("id2label").and_then(Value::as_object),
+            self.get("num_labels"),
+        ) {
             (Some(map), _) => Ok(Some(map.len())),
             (None, Some(_)) => self.size("num_labels", None).map(Some),
             (None, None) => Ok(None),

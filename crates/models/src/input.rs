@@ -27,7 +27,12 @@ impl ModelInput {
             lengths.iter().all(|n| (1..=length).contains(n)),
             "every row has between 1 and {length} tokens"
         );
-        Self { ids, rows, length, lengths }
+        Self {
+            ids,
+            rows,
+            length,
+            lengths,
+        }
     }
 
     /// The ids as a tensor, `[rows, length]`.

@@ -54,7 +54,8 @@ impl SubLayerOutput {
     pub fn forward(&self, x: Tensor<3>, residual: Tensor<3>, mode: &mut Mode) -> Tensor<3> {
         let x = self.dense.forward_without_bias(x, mode.key());
         let bias = self.dense.bias.as_ref().map(Param::val);
-        self.layer_norm.forward(x, bias, Some(residual), mode.dropout(self.dropout))
+        self.layer_norm
+            .forward(x, bias, Some(residual), mode.dropout(self.dropout))
     }
 }
 

@@ -52,8 +52,13 @@ pub struct LoadReport {
 
 /// Tensors that a file may hold beyond a classifier's: the masked language model's head, the
 /// pooler that RoBERTa's classifier does not use, and position ids that older versions stored.
-const IGNORED: [&str; 5] =
-    ["lm_head.", "roberta.pooler.", "pooler.", "roberta.embeddings.position_ids", "embeddings.position_ids"];
+const IGNORED: [&str; 5] = [
+    "lm_head.",
+    "roberta.pooler.",
+    "pooler.",
+    "roberta.embeddings.position_ids",
+    "embeddings.position_ids",
+];
 
 /// Loads a model folder for a task.
 ///
@@ -69,8 +74,16 @@ pub fn load_classifier(
     let checkpoint = Checkpoint::open(dir)?;
     let specs = manifest(&config, options.num_labels);
     let (names, report) = match_names(&checkpoint, &specs)?;
-    let random = RandomSource::new(&specs, options.head_seed, config.roberta().initializer_range);
-    let mut source = FileSource { checkpoint, names, random };
+    let random = RandomSource::new(
+        &specs,
+        options.head_seed,
+        config.roberta().initializer_range,
+    );
+    let mut source = FileSource {
+        checkpoint,
+        names,
+        random,
+    };
     let model = classifier(&config, &mut source, device)?;
     Ok((model, config, report))
 }
@@ -105,11 +118,18 @@ fn match_names(
         }
         let ours = canonical_name(name);
         if let Some(other) = canonical.insert(ours, name) {
-            problems.push("ambiguous", format!("{other} and {name} mean the same tensor"));
+            problems.push(
+                "ambiguous",
+                format!("{other} and {name} mean the same tensor"),
+            );
         }
     }
     let has_head = canonical.keys().any(|name| name.starts_with("classifier."));
-    let mut head = if has_head { HeadOrigin::Loaded } else { HeadOrigin::Fresh };
+    let mut head = if has_head {
+        HeadOrigin::Loaded
+    } else {
+        HeadOrigin::Fresh
+    };
     let mut names = BTreeMap::new();
     for spec in specs {
         let Some(name) = canonical.remove(&spec.name) else {
@@ -124,14 +144,24 @@ fn match_names(
         } else if spec.name.starts_with("classifier.out_proj.") && same_width(found, &spec.shape) {
             head = HeadOrigin::OutputFresh { found: found[0] };
         } else {
-            problems.push("misshapen", format!("{name} is {found:?}, expected {:?}", spec.shape));
+            problems.push(
+                "misshapen",
+                format!("{name} is {found:?}, expected {:?}", spec.shape),
+            );
         }
     }
     for (ours, name) in &canonical {
-        problems.push("unexpected", format!("{name}{}", near_miss(ours, specs, &names)));
+        problems.push(
+            "unexpected",
+            format!("{name}{}", near_miss(ours, specs, &names)),
+        );
     }
     problems.into_result(checkpoint.dir())?;
-    let report = LoadReport { loaded: names.len(), head, ignored };
+    let report = LoadReport {
+        loaded: names.len(),
+        head,
+        ignored,
+    };
     Ok((names, report))
 }
 
@@ -157,7 +187,12 @@ fn canonical_name(name: &str) -> String {
 }
 
 fn near_miss(name: &str, specs: &[TensorSpec], found: &BTreeMap<String, String>) -> String {
-    let last = |name: &str| name.rsplit('.').take(3).map(str::to_owned).collect::<Vec<_>>();
+    let last = |name: &str| {
+        name.rsplit('.')
+            .take(3)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     specs
         .iter()
         .find(|spec| !found.contains_key(&spec.name) && last(&spec.name) == last(name))
@@ -181,10 +216,17 @@ impl Problems {
         for (kind, list) in &self.0 {
             let shown: Vec<&str> = list.iter().take(4).map(String::as_str).collect();
             let more = list.len() - shown.len();
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
             parts.push(format!("{} {kind}: {}{more}", list.len(), shown.join(", ")));
         }
-        Err(ModelError::Mismatch { path: dir.to_owned(), problem: parts.join("; ") })
+        Err(ModelError::Mismatch {
+            path: dir.to_owned(),
+            problem: parts.join("; "),
+        })
     }
 }
 
@@ -214,13 +256,20 @@ struct RandomSource {
 impl RandomSource {
     fn new(specs: &[TensorSpec], seed: u64, deviation: f64) -> Self {
         let specs = specs.iter().map(|s| (s.name.clone(), s.clone())).collect();
-        Self { specs, seed, deviation }
+        Self {
+            specs,
+            seed,
+            deviation,
+        }
     }
 }
 
 /// A key that depends on a name, for streams of random numbers.
 pub(crate) fn name_key(seed: u64, name: &str) -> u64 {
-    name.bytes().fold(derive_key(seed, 0x6e61_6d65), |key, byte| derive_key(key, u64::from(byte)))
+    name.bytes()
+        .fold(derive_key(seed, 0x6e61_6d65), |key, byte| {
+            derive_key(key, u64::from(byte))
+        })
 }
 
 impl TensorSource for RandomSource {
@@ -246,5 +295,8 @@ impl TensorSource for RandomSource {
 }
 
 fn drawn(key: u64, n: usize, deviation: f64) -> Vec<f32> {
-    (0..n as u64).into_par_iter().map(|i| (normal(key, i) * deviation) as f32).collect()
+    (0..n as u64)
+        .into_par_iter()
+        .map(|i| (normal(key, i) * deviation) as f32)
+        .collect()
 }

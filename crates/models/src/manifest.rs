@@ -51,12 +51,31 @@ pub fn manifest(config: &ModelConfig, num_labels: usize) -> Vec<TensorSpec> {
     for i in 0..c.num_hidden_layers {
         let layer = format!("roberta.encoder.layer.{i}");
         for name in ["query", "key", "value"] {
-            list.linear(&format!("{layer}.attention.self.{name}"), c.hidden_size, c.hidden_size);
+            list.linear(
+                &format!("{layer}.attention.self.{name}"),
+                c.hidden_size,
+                c.hidden_size,
+            );
         }
-        list.linear(&format!("{layer}.attention.output.dense"), c.hidden_size, c.hidden_size);
-        list.norm(&format!("{layer}.attention.output.LayerNorm"), c.hidden_size);
-        list.linear(&format!("{layer}.intermediate.dense"), c.hidden_size, c.intermediate_size);
-        list.linear(&format!("{layer}.output.dense"), c.intermediate_size, c.hidden_size);
+        list.linear(
+            &format!("{layer}.attention.output.dense"),
+            c.hidden_size,
+            c.hidden_size,
+        );
+        list.norm(
+            &format!("{layer}.attention.output.LayerNorm"),
+            c.hidden_size,
+        );
+        list.linear(
+            &format!("{layer}.intermediate.dense"),
+            c.hidden_size,
+            c.intermediate_size,
+        );
+        list.linear(
+            &format!("{layer}.output.dense"),
+            c.intermediate_size,
+            c.hidden_size,
+        );
         list.norm(&format!("{layer}.output.LayerNorm"), c.hidden_size);
     }
     list.linear("classifier.dense", c.hidden_size, c.hidden_size);
@@ -69,7 +88,11 @@ struct List(Vec<TensorSpec>);
 
 impl List {
     fn push(&mut self, name: String, shape: &[usize], kind: Kind) {
-        self.0.push(TensorSpec { name, shape: shape.to_vec(), kind });
+        self.0.push(TensorSpec {
+            name,
+            shape: shape.to_vec(),
+            kind,
+        });
     }
 
     fn linear(&mut self, name: &str, inputs: usize, outputs: usize) {

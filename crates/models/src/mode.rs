@@ -15,12 +15,18 @@ pub struct Mode {
 impl Mode {
     /// No dropout.
     pub fn eval() -> Self {
-        Self { seed: None, calls: 0 }
+        Self {
+            seed: None,
+            calls: 0,
+        }
     }
 
     /// Dropout with masks that depend on `seed` only; take another seed for every step.
     pub fn train(seed: u64) -> Self {
-        Self { seed: Some(seed), calls: 0 }
+        Self {
+            seed: Some(seed),
+            calls: 0,
+        }
     }
 
     /// The key of the next dropout, or `None` in evaluation.
@@ -32,6 +38,7 @@ impl Mode {
 
     /// The next dropout, with the given probability.
     pub(crate) fn dropout(&mut self, probability: f64) -> Dropout {
-        self.key().map_or(Dropout::NONE, |key| Dropout::new(probability, key))
+        self.key()
+            .map_or(Dropout::NONE, |key| Dropout::new(probability, key))
     }
 }

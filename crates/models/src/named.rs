@@ -18,12 +18,18 @@ pub trait NamedMapper {
 
 /// Visits the parameters of a module in the order of its fields.
 pub fn visit_named<M: Module, V: NamedVisitor>(module: &M, visitor: &mut V) {
-    module.visit(&mut Visiting { path: Vec::new(), visitor });
+    module.visit(&mut Visiting {
+        path: Vec::new(),
+        visitor,
+    });
 }
 
 /// Replaces the parameters of a module.
 pub fn map_named<M: Module, V: NamedMapper>(module: M, mapper: &mut V) -> M {
-    module.map(&mut Mapping { path: Vec::new(), mapper })
+    module.map(&mut Mapping {
+        path: Vec::new(),
+        mapper,
+    })
 }
 
 /// True for parameters whose files hold the transpose: weights of linear layers and factors.

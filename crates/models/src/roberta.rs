@@ -117,7 +117,9 @@ impl Roberta {
     /// Returns layers + 1 tensors `[batch, length, d]`.
     pub fn hidden_states(&self, input: &ModelInput) -> Vec<Tensor<3>> {
         let mut states = Vec::new();
-        self.run(input, &mut Mode::eval(), Keep::All, &mut |x| states.push(x.clone()));
+        self.run(input, &mut Mode::eval(), Keep::All, &mut |x| {
+            states.push(x.clone())
+        });
         states
     }
 
@@ -132,13 +134,21 @@ impl Roberta {
         each(&x);
         let layers = &self.encoder.layer;
         for (i, layer) in layers.iter().enumerate() {
-            let keep = if i + 1 == layers.len() { keep } else { Keep::All };
+            let keep = if i + 1 == layers.len() {
+                keep
+            } else {
+                Keep::All
+            };
             x = layer.forward(x, &input.lengths, keep, mode);
             each(&x);
         }
         // Without any layer, token 0 of the embeddings.
         let length = if keep == Keep::First { 1 } else { input.length };
-        if x.dims()[1] > length { x.narrow(1, 0, length) } else { x }
+        if x.dims()[1] > length {
+            x.narrow(1, 0, length)
+        } else {
+            x
+        }
     }
 
     /// The device that the weights are on.
@@ -156,8 +166,15 @@ impl Embeddings {
         let words = embedding(words, input.id_tensor(&device));
         let positions = input.positions(self.pad, &device);
         let positions = embedding(self.position_embeddings.weight.val(), positions);
-        let token_type = self.token_type_embeddings.weight.val().narrow(0, 0, 1).squeeze_dim(0); // [d]
-        let x = self.layer_norm.forward(words, Some(token_type), Some(positions), Dropout::NONE);
+        let token_type = self
+            .token_type_embeddings
+            .weight
+            .val()
+            .narrow(0, 0, 1)
+            .squeeze_dim(0); // [d]
+        let x = self
+            .layer_norm
+            .forward(words, Some(token_type), Some(positions), Dropout::NONE);
         dropout(x, mode.dropout(self.dropout))
     }
 }
@@ -176,7 +193,9 @@ impl AttentionBlock {
             Keep::All => x.clone(),
             Keep::First => x.clone().narrow(1, 0, 1),
         };
-        let context = self.self_attention.forward(queries.clone(), x, lengths, mode);
+        let context = self
+            .self_attention
+            .forward(queries.clone(), x, lengths, mode);
         self.output.forward(context, queries, mode)
     }
 }
@@ -185,7 +204,13 @@ impl SelfAttention {
     /// # Shapes
     /// - `queries`: `[batch, queries, d]`, `x`: `[batch, length, d]`
     /// - returns `[batch, queries, d]`
-    fn forward(&self, queries: Tensor<3>, x: Tensor<3>, lengths: &[usize], mode: &mut Mode) -> Tensor<3> {
+    fn forward(
+        &self,
+        queries: Tensor<3>,
+        x: Tensor<3>,
+        lengths: &[usize],
+        mode: &mut Mode,
+    ) -> Tensor<3> {
         let width = x.dims()[2];
         let q = self.query.forward(queries, mode.key());
         let k = self.key.forward(x.clone(), mode.key());

@@ -28,7 +28,10 @@ pub fn save_checkpoint(
     dir: &Path,
 ) -> Result<(), ModelError> {
     let tensors = model.host_tensors(|_| true);
-    assert!(!tensors.keys().any(|name| is_factor(name)), "merge the adapters before saving");
+    assert!(
+        !tensors.keys().any(|name| is_factor(name)),
+        "merge the adapters before saving"
+    );
     let json = config.to_classifier_json(model.num_labels(), labels);
     let mut text = serde_json::to_string_pretty(&json).expect("a JSON value can be written");
     text.push('\n');
@@ -40,19 +43,32 @@ pub fn save_checkpoint(
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, HostTensor>) -> Result<(), ModelError> {
+pub fn write_tensors(
+    path: &Path,
+    tensors: &BTreeMap<String, HostTensor>,
+) -> Result<(), ModelError> {
     let bytes: BTreeMap<&str, Vec<u8>> = tensors
         .iter()
-        .map(|(name, t)| (name.as_str(), t.data.iter().flat_map(|v| v.to_le_bytes()).collect()))
+        .map(|(name, t)| {
+            (
+                name.as_str(),
+                t.data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            )
+        })
         .collect();
-    let weights = |problem: String| ModelError::Weights { path: path.to_owned(), problem };
+    let weights = |problem: String| ModelError::Weights {
+        path: path.to_owned(),
+        problem,
+    };
     let mut views = Vec::new();
     for (name, tensor) in tensors {
         let view = TensorView::new(Dtype::F32, tensor.shape.clone(), &bytes[name.as_str()])
             .map_err(|e| weights(format!("tensor {name}: {e}")))?;
         views.push((name.as_str(), view));
     }
-    let metadata = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
+    let metadata = [("format".to_owned(), "pt".to_owned())]
+        .into_iter()
+        .collect();
     let data = safetensors::serialize(views, Some(metadata)).map_err(|e| weights(e.to_string()))?;
     write_file(path, &data)
 }
@@ -60,12 +76,19 @@ pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, HostTensor>) -> Res
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let failed = "writing";
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(ModelError::io(path, failed))?;
+    let mut builder = tempfile::Builder::new();
+    // A temporary file is the owner's alone by default; this one becomes an ordinary file.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder
+        .tempfile_in(dir)
+        .map_err(ModelError::io(path, failed))?;
     std::io::Write::write_all(&mut file, bytes).map_err(ModelError::io(path, failed))?;
-    file.as_file().sync_all().map_err(ModelError::io(path, failed))?;
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(permissions).map_err(ModelError::io(path, failed))?;
-    file.persist(path).map_err(|e| ModelError::io(path, failed)(e.error))?;
+    file.as_file()
+        .sync_all()
+        .map_err(ModelError::io(path, failed))?;
+    file.persist(path)
+        .map_err(|e| ModelError::io(path, failed)(e.error))?;
     Ok(())
 }
 
@@ -76,12 +99,26 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
 /// A file cannot be read, or the weights are missing.
 pub fn model_digests(dir: &Path) -> Result<BTreeMap<String, String>, ModelError> {
     let mut files = weight_files(dir)?;
-    let others =
-        ["config.json", "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"];
-    files.extend(others.map(|name| dir.join(name)).into_iter().filter(|path| path.is_file()));
+    let others = [
+        "config.json",
+        "tokenizer.json",
+        "vocab.json",
+        "merges.txt",
+        "tokenizer_config.json",
+    ];
+    files.extend(
+        others
+            .map(|name| dir.join(name))
+            .into_iter()
+            .filter(|path| path.is_file()),
+    );
     let mut digests = BTreeMap::new();
     for path in files {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         digests.insert(name, file_digest(&path)?);
     }
     Ok(digests)
@@ -91,5 +128,9 @@ fn file_digest(path: &Path) -> Result<String, ModelError> {
     let mut file = std::fs::File::open(path).map_err(ModelError::io(path, "reading"))?;
     let mut hasher = Sha256::new();
     std::io::copy(&mut file, &mut hasher).map_err(ModelError::io(path, "reading"))?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }

@@ -18,7 +18,9 @@ use serde_json::Value;
 const BOUND: f32 = 1e-5;
 
 fn parity(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../data/parity").join(path)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../data/parity")
+        .join(path)
 }
 
 fn json(path: &str) -> Value {
@@ -30,7 +32,10 @@ fn tensors(path: &str) -> BTreeMap<String, HostTensor> {
     let bytes = std::fs::read(parity(path)).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let read = |view: &safetensors::tensor::TensorView<'_>| -> Vec<f32> {
-        let words = view.data().chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
+        let words = view
+            .data()
+            .chunks_exact(4)
+            .map(|b| [b[0], b[1], b[2], b[3]]);
         match view.dtype() {
             safetensors::Dtype::F32 => words.map(f32::from_le_bytes).collect(),
             safetensors::Dtype::I32 => words.map(|b| i32::from_le_bytes(b) as f32).collect(),
@@ -39,21 +44,35 @@ fn tensors(path: &str) -> BTreeMap<String, HostTensor> {
     };
     file.tensors()
         .iter()
-        .map(|(name, view)| (name.clone(), HostTensor::new(view.shape().to_vec(), read(view))))
+        .map(|(name, view)| {
+            (
+                name.clone(),
+                HostTensor::new(view.shape().to_vec(), read(view)),
+            )
+        })
         .collect()
 }
 
 fn input(reference: &BTreeMap<String, HostTensor>) -> ModelInput {
     let ids = &reference["ids"];
-    let lengths = reference["lengths"].data.iter().map(|n| *n as usize).collect();
+    let lengths = reference["lengths"]
+        .data
+        .iter()
+        .map(|n| *n as usize)
+        .collect();
     let values = ids.data.iter().map(|id| *id as i32).collect();
     ModelInput::new(values, ids.shape[0], ids.shape[1], lengths)
 }
 
 fn load(model: &str, labels: usize) -> SequenceClassifier {
-    let options = LoadOptions { num_labels: labels, head_seed: 1 };
+    let options = LoadOptions {
+        num_labels: labels,
+        head_seed: 1,
+    };
     let dir = parity("models").join(model);
-    load_classifier(&dir, &options, &Device::flex().autodiff()).unwrap().0
+    load_classifier(&dir, &options, &Device::flex().autodiff())
+        .unwrap()
+        .0
 }
 
 fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
@@ -88,7 +107,12 @@ fn hidden_states_and_logits_equal_transformers() {
         }
         if labels.is_some() {
             let logits = values(model.forward(&batch, &mut Mode::eval()));
-            close(&format!("{name} logits"), &logits, &reference["logits"].data, BOUND);
+            close(
+                &format!("{name} logits"),
+                &logits,
+                &reference["logits"].data,
+                BOUND,
+            );
         }
     }
 }
@@ -102,8 +126,11 @@ struct Gradients<'a> {
 impl NamedVisitor for Gradients<'_> {
     fn visit<const D: usize>(&mut self, name: &str, param: &burn::module::Param<Tensor<D>>) {
         if let Some(gradient) = param.val().grad(self.gradients) {
-            let gradient =
-                if is_transposed(name, D) { gradient.swap_dims(0, 1) } else { gradient };
+            let gradient = if is_transposed(name, D) {
+                gradient.swap_dims(0, 1)
+            } else {
+                gradient
+            };
             self.found.insert(name.to_owned(), values(gradient));
         }
     }
@@ -112,17 +139,25 @@ impl NamedVisitor for Gradients<'_> {
 #[test]
 fn gradients_equal_pytorch_and_frozen_parameters_have_none() {
     for case in json("gradients.json")["cases"].as_array().unwrap() {
-        let (name, model) = (case["name"].as_str().unwrap(), case["model"].as_str().unwrap());
+        let (name, model) = (
+            case["name"].as_str().unwrap(),
+            case["model"].as_str().unwrap(),
+        );
         let forward = tensors(&format!("forward_{model}.safetensors"));
         let reference = tensors(&format!("gradients_{name}.safetensors"));
-        let labels: Vec<i32> =
-            reference["batch.labels"].data.iter().map(|label| *label as i32).collect();
+        let labels: Vec<i32> = reference["batch.labels"]
+            .data
+            .iter()
+            .map(|label| *label as i32)
+            .collect();
         let classes = forward["logits"].shape[1];
         let mut classifier = load(model, classes);
         let method = match case["adapter"].as_str() {
             Some(adapter) => {
                 let file = read_peft(&parity("adapters").join(adapter)).unwrap();
-                classifier = classifier.apply_adapter(&file, HeadPolicy::Required).unwrap();
+                classifier = classifier
+                    .apply_adapter(&file, HeadPolicy::Required)
+                    .unwrap();
                 Method::Lora
             }
             None => Method::Full,
@@ -134,13 +169,30 @@ fn gradients_equal_pytorch_and_frozen_parameters_have_none() {
         let picked = activation::log_softmax(logits, 1).gather(1, targets.reshape([n, 1]));
         let loss = picked.mean().neg();
         let gradients = loss.clone().backward();
-        close(name, &values(loss), &[case["loss"].as_f64().unwrap() as f32], BOUND);
-        let mut found = Gradients { gradients: &gradients, found: BTreeMap::new() };
+        close(
+            name,
+            &values(loss),
+            &[case["loss"].as_f64().unwrap() as f32],
+            BOUND,
+        );
+        let mut found = Gradients {
+            gradients: &gradients,
+            found: BTreeMap::new(),
+        };
         visit_named(&classifier, &mut found);
         let expected: Vec<&String> = reference.keys().filter(|k| *k != "batch.labels").collect();
-        assert_eq!(found.found.keys().collect::<Vec<_>>(), expected, "{name}: who has a gradient");
+        assert_eq!(
+            found.found.keys().collect::<Vec<_>>(),
+            expected,
+            "{name}: who has a gradient"
+        );
         for key in expected {
-            close(&format!("{name} {key}"), &found.found[key], &reference[key].data, BOUND);
+            close(
+                &format!("{name} {key}"),
+                &found.found[key],
+                &reference[key].data,
+                BOUND,
+            );
         }
     }
 }
@@ -148,11 +200,19 @@ fn gradients_equal_pytorch_and_frozen_parameters_have_none() {
 #[test]
 fn adapters_of_peft_give_its_logits_before_and_after_merging() {
     for case in json("adapters.json")["cases"].as_array().unwrap() {
-        let (name, model) = (case["name"].as_str().unwrap(), case["model"].as_str().unwrap());
+        let (name, model) = (
+            case["name"].as_str().unwrap(),
+            case["model"].as_str().unwrap(),
+        );
         let theirs = |key: &str| -> Vec<f32> {
             let rows = case[key].as_array().unwrap().iter();
-            rows.flat_map(|row| row.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32))
-                .collect()
+            rows.flat_map(|row| {
+                row.as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|v| v.as_f64().unwrap() as f32)
+            })
+            .collect()
         };
         let labels = case["logits"][0].as_array().unwrap().len();
         let file = read_peft(&parity("adapters").join(name)).unwrap();
@@ -161,7 +221,10 @@ fn adapters_of_peft_give_its_logits_before_and_after_merging() {
         let modules = case["modules"].as_object().unwrap();
         assert!(plan.keys().eq(modules.keys()), "{name}: which layers");
         for (module, settings) in &plan {
-            assert_eq!(settings.rank as u64, modules[module]["rank"].as_u64().unwrap());
+            assert_eq!(
+                settings.rank as u64,
+                modules[module]["rank"].as_u64().unwrap()
+            );
             assert!((settings.scale - modules[module]["scale"].as_f64().unwrap()).abs() < 1e-9);
         }
         let mut adapted = base.apply_adapter(&file, HeadPolicy::Required).unwrap();
@@ -170,7 +233,12 @@ fn adapters_of_peft_give_its_logits_before_and_after_merging() {
         close(&format!("{name} logits"), &logits, &theirs("logits"), BOUND);
         adapted.merge();
         let logits = values(adapted.forward(&batch, &mut Mode::eval()));
-        close(&format!("{name} merged logits"), &logits, &theirs("merged_logits"), BOUND);
+        close(
+            &format!("{name} merged logits"),
+            &logits,
+            &theirs("merged_logits"),
+            BOUND,
+        );
     }
 }
 
@@ -178,7 +246,10 @@ fn adapters_of_peft_give_its_logits_before_and_after_merging() {
 fn saved_checkpoints_load_to_the_same_bits() {
     let device = Device::flex();
     for (name, labels) in [("tiny", 2), ("pad0", 3), ("base", 4), ("mlm", 1)] {
-        let options = LoadOptions { num_labels: labels, head_seed: 3 };
+        let options = LoadOptions {
+            num_labels: labels,
+            head_seed: 3,
+        };
         let dir = parity("models").join(name);
         let (model, config, _) = load_classifier(&dir, &options, &device).unwrap();
         let out = tempfile::tempdir().unwrap();
@@ -186,6 +257,10 @@ fn saved_checkpoints_load_to_the_same_bits() {
         let (again, _, report) = load_classifier(out.path(), &options, &device).unwrap();
         assert_eq!(report.head, lowburn_models::HeadOrigin::Loaded);
         assert!(report.ignored.is_empty());
-        assert_eq!(model.host_tensors(|_| true), again.host_tensors(|_| true), "{name}");
+        assert_eq!(
+            model.host_tensors(|_| true),
+            again.host_tensors(|_| true),
+            "{name}"
+        );
     }
 }

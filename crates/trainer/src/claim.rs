@@ -103,8 +103,26 @@ pub(crate) fn clear(output: &Path) -> Result<(), TrainError> {
         } else if path.exists() {
             fs::remove_file(&path).map_err(TrainError::io("remove", &path))?;
         }
+    }
+    clear_leftovers(output)
+}
+
+/// Removes what a process killed while it wrote leaves beside the real files.
+pub(crate) fn clear_leftovers(output: &Path) -> Result<(), TrainError> {
+    for name in ENTRIES {
         for suffix in [".tmp", ".old"] {
-            remove_folder(&output.join(format!(".{name}{suffix}")))?;
+            let path = output.join(format!(".{name}{suffix}"));
+            if path.is_dir() {
+                remove_folder(&path)?;
+            } else if path.exists() {
+                fs::remove_file(&path).map_err(TrainError::io("remove", &path))?;
+            }
+        }
+    }
+    // The adapter's writer builds its folder under a name of its own.
+    for name in names(output)? {
+        if name.starts_with(".lowburn-") && name.ends_with(".part") {
+            remove_folder(&output.join(name))?;
         }
     }
     Ok(())
@@ -112,14 +130,22 @@ pub(crate) fn clear(output: &Path) -> Result<(), TrainError> {
 
 /// Whether a folder without a record holds only what a start killed at once leaves.
 fn only_leftovers(output: &Path) -> Result<bool, TrainError> {
-    let failed = || TrainError::io("read", output);
-    for entry in fs::read_dir(output).map_err(failed())? {
-        let name = entry.map_err(failed())?.file_name();
-        if name != ".run.json.tmp" && name != "log.jsonl" && name != "timing.jsonl" {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let early = [".run.json.tmp", "log.jsonl", "timing.jsonl"];
+    Ok(names(output)?
+        .iter()
+        .all(|name| early.contains(&name.as_str())))
+}
+
+/// The names in a folder.
+fn names(folder: &Path) -> Result<Vec<String>, TrainError> {
+    let failed = || TrainError::io("read", folder);
+    let entries = fs::read_dir(folder).map_err(failed())?;
+    entries
+        .map(|entry| {
+            let name = entry.map_err(failed())?.file_name();
+            Ok(name.to_string_lossy().into_owned())
+        })
+        .collect()
 }
 
 /// The error that names every field that differs.
@@ -198,7 +224,10 @@ fn file_differences(old: &Digests, new: &Digests) -> Vec<String> {
     let mut differences = Vec::new();
     for (group, old, new) in groups {
         let names: std::collections::BTreeSet<_> = old.keys().chain(new.keys()).collect();
-        for name in names.into_iter().filter(|name| old.get(*name) != new.get(*name)) {
+        for name in names
+            .into_iter()
+            .filter(|name| old.get(*name) != new.get(*name))
+        {
             let what = match (old.get(name), new.get(name)) {
                 (Some(_), None) => "is gone",
                 (None, Some(_)) => "is new",
@@ -228,10 +257,12 @@ mod tests {
     #[test]
     fn clearing_spares_what_is_not_ours() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        for name in ["run.json", "log.jsonl", "notes.txt"] {
+        for name in ["run.json", ".run.json.tmp", "log.jsonl", "notes.txt"] {
             fs::write(dir.path().join(name), "x").expect("written");
         }
         fs::create_dir_all(dir.path().join("adapter/deep")).expect("made");
+        fs::create_dir(dir.path().join(".adapter.old")).expect("made");
+        fs::create_dir(dir.path().join(".lowburn-x1.part")).expect("made");
         clear(dir.path()).expect("cleared");
         let left: Vec<_> = fs::read_dir(dir.path()).expect("there").collect();
         assert_eq!(left.len(), 1);

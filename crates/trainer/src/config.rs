@@ -82,9 +82,9 @@ impl FromStr for EvalEvery {
         if text == "epoch" {
             return Ok(Self::Epoch);
         }
-        text.parse()
-            .map(Self::Steps)
-            .map_err(|_| TrainError::config("eval-every", text, "give `epoch` or a number of steps"))
+        text.parse().map(Self::Steps).map_err(|_| {
+            TrainError::config("eval-every", text, "give `epoch` or a number of steps")
+        })
     }
 }
 

@@ -21,7 +21,8 @@ use crate::record::Digests;
 const FORMAT: u32 = 1;
 
 /// Fields of the configuration that say where or how fast, not what.
-pub(crate) const LOCAL_FIELDS: [&str; 5] = ["model", "model_name", "data_dir", "init_adapter", "threads"];
+pub(crate) const LOCAL_FIELDS: [&str; 5] =
+    ["model", "model_name", "data_dir", "init_adapter", "threads"];
 
 /// Files of a checkpoint folder that decide what a run computes, apart from its weights.
 const MODEL_FILES: [&str; 7] = [
@@ -107,9 +108,8 @@ fn weight_files(folder: &Path) -> Result<Vec<String>, TrainError> {
     if names.iter().any(|name| name == "model.safetensors") {
         return Ok(vec!["model.safetensors".to_owned()]);
     }
-    let found = pick(&|name| {
-        name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")
-    });
+    let found =
+        pick(&|name| name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
     if !found.is_empty() {
         return Ok(found);
     }
@@ -161,10 +161,7 @@ fn file_names(folder: &Path) -> Result<Vec<String>, TrainError> {
     Ok(names)
 }
 
-fn folder_digests(
-    folder: &Path,
-    names: &[String],
-) -> Result<BTreeMap<String, String>, TrainError> {
+fn folder_digests(folder: &Path, names: &[String]) -> Result<BTreeMap<String, String>, TrainError> {
     names
         .iter()
         .map(|name| Ok((name.clone(), file_digest(&folder.join(name))?)))
@@ -227,8 +224,14 @@ mod tests {
     #[test]
     fn shards_are_told_from_their_likes() {
         assert!(is_shard("train-00000-of-00001.parquet", "train"));
-        assert!(is_shard("validation_matched-00003-of-00010.parquet", "validation_matched"));
-        assert!(!is_shard("validation_matched-00000-of-00001.parquet", "validation"));
+        assert!(is_shard(
+            "validation_matched-00003-of-00010.parquet",
+            "validation_matched"
+        ));
+        assert!(!is_shard(
+            "validation_matched-00000-of-00001.parquet",
+            "validation"
+        ));
         assert!(!is_shard("train-00000-of-00001.parquet.bak", "train"));
         assert!(!is_shard("train.parquet", "train"));
     }

@@ -117,12 +117,9 @@ impl TrainError {
     }
 }
 
-/// The way out of the commonest system errors.
+/// The way out, where the system's answer does not suggest it.
 fn hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            "; free some space and go on with --resume"
-        }
         std::io::ErrorKind::PermissionDenied => "; choose a place you may write to",
         _ => "",
     }

@@ -70,7 +70,12 @@ pub fn evaluate(
     let max_length = loaded.max_length(config.max_length)?;
     let mut evaluations = Vec::new();
     for dataset in datasets {
-        let rows = Rows::new(dataset, &loaded.tokenizer, max_length)?;
+        let rows = Rows::new(
+            dataset,
+            &loaded.tokenizer,
+            max_length,
+            loaded.config.pad_id(),
+        )?;
         let batch = config.batch_size;
         evaluations.push(on_rows(&loaded.model, &rows, batch, observer));
     }

@@ -112,9 +112,7 @@ fn group(list: &[ParameterInfo]) -> Vec<ParameterRow> {
         let name = starred(&parameter.name);
         let count = parameter.shape.iter().product();
         let same = rows.iter_mut().find(|row| {
-            row.name == name
-                && row.shape == parameter.shape
-                && row.trainable == parameter.trainable
+            row.name == name && row.shape == parameter.shape && row.trainable == parameter.trainable
         });
         match same {
             Some(row) => {

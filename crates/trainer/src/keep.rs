@@ -73,6 +73,10 @@ impl Keeper {
     /// Replaces what was kept before, whole or not at all.
     pub(crate) fn keep(&self, model: &SequenceClassifier, output: &Path) -> Result<(), TrainError> {
         let method = self.config.method;
+        tracing::debug!(
+            folder = folder_name(method),
+            "keeping the best parameters so far"
+        );
         replace_folder(&output.join(folder_name(method)), |folder| {
             match method {
                 Method::Lora => self.adapter(model, folder)?,

@@ -25,6 +25,7 @@ mod error;
 mod evaluate;
 mod head;
 mod inspect;
+mod journal;
 mod keep;
 mod load;
 mod loss;
@@ -38,6 +39,7 @@ mod prepare;
 mod progress;
 mod record;
 mod rows;
+mod run;
 mod schedule;
 mod state;
 mod step;
@@ -61,9 +63,7 @@ pub use output::{replace_folder, write_atomic, write_json};
 pub use plan::RunPlan;
 pub use predict::{PredictConfig, PredictInput, PredictionRow, predict};
 pub use progress::{Event, Observer, Silent};
-pub use record::{
-    Best, Digests, EvaluationRecord, ParameterCounts, RunRecord, Status, Timing,
-};
+pub use record::{Best, Digests, EvaluationRecord, ParameterCounts, RunRecord, Status, Timing};
 pub use schedule::{Schedule, Warmup};
 pub use system::{cpu_name, peak_memory_bytes};
 pub use train::train;

@@ -48,7 +48,10 @@ impl Loaded {
     /// Tokens of a row at most: as asked for, else as trained, else all the model can.
     pub(crate) fn max_length(&self, asked: Option<usize>) -> Result<usize, TrainError> {
         let positions = self.config.max_length();
-        let trained = self.about.as_ref().map(|about| about.max_length.min(positions));
+        let trained = self
+            .about
+            .as_ref()
+            .map(|about| about.max_length.min(positions));
         let length = asked.or(trained).unwrap_or(positions);
         check_max_length(length, positions)?;
         Ok(length)
@@ -151,7 +154,9 @@ fn labels_wanted(
     config: &ModelConfig,
     folder: &Path,
 ) -> Result<usize, TrainError> {
-    let found = on_top.as_ref().and_then(|on_top| head_labels(on_top.head()));
+    let found = on_top
+        .as_ref()
+        .and_then(|on_top| head_labels(on_top.head()));
     match (found, task) {
         (Some(found), Some(task)) if found != task.num_labels() => Err(TrainError::Mismatch {
             path: folder.to_path_buf(),

@@ -43,7 +43,12 @@ impl Merged {
     pub fn save(&self, folder: &Path) -> Result<(), TrainError> {
         let loaded = &self.loaded;
         fs::create_dir_all(folder).map_err(TrainError::io("create", folder))?;
-        save_checkpoint(&loaded.model, &loaded.config, loaded.labels.as_deref(), folder)?;
+        save_checkpoint(
+            &loaded.model,
+            &loaded.config,
+            loaded.labels.as_deref(),
+            folder,
+        )?;
         loaded.tokenizer.save(folder)?;
         if let Some(about) = &loaded.about {
             let about = About {

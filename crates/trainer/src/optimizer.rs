@@ -170,11 +170,7 @@ fn update_chunk(
     second: &mut [f32],
     step: Step,
 ) {
-    let (beta_2, rest_1, rest_2) = (
-        BETA_2 as f32,
-        (1.0 - BETA_1) as f32,
-        (1.0 - BETA_2) as f32,
-    );
+    let (beta_2, rest_1, rest_2) = (BETA_2 as f32, (1.0 - BETA_1) as f32, (1.0 - BETA_2) as f32);
     let epsilon = EPSILON as f32;
     let moments = first.iter_mut().zip(second.iter_mut());
     for ((value, gradient), (first, second)) in values.iter_mut().zip(gradient).zip(moments) {
@@ -204,7 +200,11 @@ impl Gradients {
                 self.by_name.insert(name.to_owned(), gradient);
             }
             Some(sum) => {
-                assert_eq!(sum.len(), gradient.len(), "{name}: gradients differ in length");
+                assert_eq!(
+                    sum.len(),
+                    gradient.len(),
+                    "{name}: gradients differ in length"
+                );
                 sum.par_chunks_mut(CHUNK)
                     .zip(gradient.par_chunks(CHUNK))
                     .for_each(|(sum, more)| {
@@ -225,7 +225,11 @@ impl Gradients {
     /// The L2 norm over all gradients together, summed in 64 bit in a fixed order.
     #[must_use]
     pub fn norm(&self) -> f64 {
-        let squares: f64 = self.by_name.values().map(|values| sum_of_squares(values)).sum();
+        let squares: f64 = self
+            .by_name
+            .values()
+            .map(|values| sum_of_squares(values))
+            .sum();
         squares.sqrt()
     }
 }
@@ -339,7 +343,9 @@ mod tests {
 
     #[test]
     fn bits_do_not_depend_on_threads() {
-        let values: Vec<f32> = (0..100_000).map(|i| ((i * 37 % 101) as f32).sin()).collect();
+        let values: Vec<f32> = (0..100_000)
+            .map(|i| ((i * 37 % 101) as f32).sin())
+            .collect();
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)

@@ -106,7 +106,9 @@ pub(crate) fn remove_folder(path: &Path) -> Result<(), TrainError> {
 
 /// Makes a rename durable; a file system without that promise is no reason to fail.
 fn sync_parent(path: &Path) {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     if let Ok(folder) = File::open(parent.unwrap_or(Path::new("."))) {
         let _ = folder.sync_all();
     }

@@ -21,7 +21,9 @@ impl Slot {
     }
 
     pub(crate) fn get(&self) -> &SequenceClassifier {
-        self.0.as_ref().expect("the model is away only inside `replace`")
+        self.0
+            .as_ref()
+            .expect("the model is away only inside `replace`")
     }
 
     /// Puts what `change` makes of the model in its place. No second copy of the model is alive
@@ -39,10 +41,7 @@ impl Slot {
     ///
     /// # Errors
     /// When a name is missing or extra, or a shape is another one; nothing is changed then.
-    pub(crate) fn restore(
-        &mut self,
-        saved: &BTreeMap<String, NamedTensor>,
-    ) -> Result<(), String> {
+    pub(crate) fn restore(&mut self, saved: &BTreeMap<String, NamedTensor>) -> Result<(), String> {
         check_names(&values(self.get()), saved)?;
         self.update(|name, values| values.copy_from_slice(&saved[name].values));
         Ok(())
@@ -63,7 +62,9 @@ fn check_names(here: &[NamedTensor], saved: &BTreeMap<String, NamedTensor>) -> R
     }
     let names: BTreeSet<_> = here.iter().map(|tensor| tensor.name.as_str()).collect();
     match saved.keys().find(|name| !names.contains(name.as_str())) {
-        Some(extra) => Err(format!("the saved state has {extra}, the model does not train it")),
+        Some(extra) => Err(format!(
+            "the saved state has {extra}, the model does not train it"
+        )),
         None => Ok(()),
     }
 }

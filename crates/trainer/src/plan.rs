@@ -178,7 +178,10 @@ fn same_adapter(named: &LoraConfig, folder: &LoraConfig) -> Result<(), TrainErro
             show(&folder.alpha_pattern),
         ),
     ];
-    match fields.into_iter().find(|(_, named, folder)| named != folder) {
+    match fields
+        .into_iter()
+        .find(|(_, named, folder)| named != folder)
+    {
         None => Ok(()),
         Some((field, named, folder)) => Err(TrainError::config(
             field,

@@ -78,7 +78,12 @@ pub fn predict(
     let dataset = dataset(config)?;
     let loaded = load(&config.source, Some(config.task), config.device, observer)?;
     let max_length = loaded.max_length(config.max_length)?;
-    let rows = Rows::new(dataset, &loaded.tokenizer, max_length)?;
+    let rows = Rows::new(
+        dataset,
+        &loaded.tokenizer,
+        max_length,
+        loaded.config.pad_id(),
+    )?;
     let total = rows.len();
     let split = rows.dataset.split.clone();
     let logits = all_logits(&loaded.model, &rows, config.batch_size, |done| {
@@ -110,9 +115,7 @@ fn row(task: Task, example: &Example, logits: Vec<f32>) -> PredictionRow {
 
 fn dataset(config: &PredictConfig) -> Result<Dataset, TrainError> {
     match &config.input {
-        PredictInput::Split { data_dir, split } => {
-            Ok(Dataset::load(data_dir, config.task, split)?)
-        }
+        PredictInput::Split { data_dir, split } => Ok(Dataset::load(data_dir, config.task, split)?),
         PredictInput::File(path) => Ok(Dataset::from_file(path, config.task)?),
         PredictInput::Text { text, pair } => typed(config.task, text, pair.as_deref()),
     }
@@ -155,7 +158,9 @@ mod tests {
     fn a_typed_row_must_fit_the_task() {
         assert!(typed(Task::Sst2, "good", None).is_ok());
         assert!(typed(Task::Rte, "a", Some("b")).is_ok());
-        let error = typed(Task::Rte, "a", None).expect_err("no pair").to_string();
+        let error = typed(Task::Rte, "a", None)
+            .expect_err("no pair")
+            .to_string();
         assert!(error.contains("--text-pair"), "{error}");
         assert!(typed(Task::Sst2, "a", Some("b")).is_err());
     }

@@ -5,7 +5,8 @@ use burn::tensor::Device;
 use lowburn_glue::{Order, Tokenizer};
 use lowburn_lora::AdapterFile;
 use lowburn_models::{
-    HeadOrigin, HeadPolicy, LoadOptions, LoadReport, ModelConfig, SequenceClassifier, load_classifier,
+    HeadOrigin, HeadPolicy, LoadOptions, LoadReport, ModelConfig, SequenceClassifier,
+    load_classifier,
 };
 
 use crate::config::RunConfig;
@@ -48,19 +49,13 @@ impl Prepared {
 }
 
 /// Loads what the plan names.
-pub(crate) fn prepare(
-    plan: &RunPlan,
-    observer: &mut dyn Observer,
-) -> Result<Prepared, TrainError> {
+pub(crate) fn prepare(plan: &RunPlan, observer: &mut dyn Observer) -> Result<Prepared, TrainError> {
     let config = plan.config();
     let device = config.device.open()?.autodiff();
     let tokenizer = Tokenizer::from_dir(&config.model)?;
-    check_vocabulary(
-        &config.model,
-        &tokenizer,
-        &ModelConfig::from_dir(&config.model)?,
-    )?;
-    let (train, evaluation) = load_rows(config, &tokenizer)?;
+    let model_config = ModelConfig::from_dir(&config.model)?;
+    check_vocabulary(&config.model, &tokenizer, &model_config)?;
+    let (train, evaluation) = load_rows(config, &tokenizer, model_config.pad_id())?;
     let order = Order {
         shuffle: config.shuffle,
         group_by_length: config.group_by_length,
@@ -72,6 +67,13 @@ pub(crate) fn prepare(
     let schedule = schedule(config, steps_per_epoch)?;
     let model = load_model(plan, &device, observer)?;
     let parameters = parameters::count(&model);
+    tracing::info!(
+        rows = train.len(),
+        steps = schedule.total,
+        warmup = schedule.warmup,
+        trainable = parameters.trainable,
+        "ready to train"
+    );
     Ok(Prepared {
         model: Slot::new(model),
         train,
@@ -87,6 +89,7 @@ pub(crate) fn prepare(
 fn load_rows(
     config: &RunConfig,
     tokenizer: &Tokenizer,
+    pad_id: u32,
 ) -> Result<(Rows, Vec<Rows>), TrainError> {
     let mut train = Rows::dataset(&config.data_dir, config.task, "train")?;
     if let Some(rows) = config.train_rows {
@@ -96,10 +99,13 @@ fn load_rows(
     for split in config.task.evaluation_splits() {
         evaluation.push(Rows::dataset(&config.data_dir, config.task, split)?);
     }
-    let tokenise = |dataset| Rows::new(dataset, tokenizer, config.max_length);
+    let tokenise = |dataset| Rows::new(dataset, tokenizer, config.max_length, pad_id);
     Ok((
         tokenise(train)?,
-        evaluation.into_iter().map(tokenise).collect::<Result<_, _>>()?,
+        evaluation
+            .into_iter()
+            .map(tokenise)
+            .collect::<Result<_, _>>()?,
     ))
 }
 
@@ -133,6 +139,7 @@ fn load_model(
         head_seed: config.seed,
     };
     let (mut model, _, report) = load_classifier(&config.model, &options, device)?;
+    tracing::debug!(?report, "checkpoint loaded");
     tell_head(&report, config, observer);
     match (&config.lora, plan.init()) {
         (Some(_), Some(init)) => model = apply_init(model, init, config, observer)?,

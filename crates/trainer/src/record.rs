@@ -18,6 +18,9 @@ use crate::error::TrainError;
 pub struct RunRecord {
     /// Version of lowburn.
     pub version: String,
+    /// Versions of what the numbers depend on.
+    #[serde(default)]
+    pub versions: BTreeMap<String, String>,
     /// Identity of the run, see [`crate::digest()`].
     pub digest: String,
     /// The full resolved configuration.
@@ -112,7 +115,10 @@ impl Best {
             step: evaluation.step,
             epoch: evaluation.epoch,
             metric,
-            value: evaluation.scores.get(metric).filter(|value| !value.is_nan()),
+            value: evaluation
+                .scores
+                .get(metric)
+                .filter(|value| !value.is_nan()),
             scores: evaluation.scores.clone(),
         }
     }
@@ -155,6 +161,16 @@ pub enum Status {
     Finished,
 }
 
+/// Burn's version, which the workspace pins exactly.
+const BURN: &str = "0.22.1";
+
+/// Versions of this program and of the library it computes with.
+pub(crate) fn versions() -> BTreeMap<String, String> {
+    [("lowburn", env!("CARGO_PKG_VERSION")), ("burn", BURN)]
+        .map(|(name, version)| (name.to_owned(), version.to_owned()))
+        .into()
+}
+
 impl RunRecord {
     /// Name of the record in an output folder.
     pub const FILE: &'static str = "run.json";
@@ -184,6 +200,13 @@ mod tests {
             value,
             scores: Scores::default(),
         }
+    }
+
+    #[test]
+    fn the_version_of_burn_is_the_pinned_one() {
+        let workspace = include_str!("../../../Cargo.toml");
+        let pinned = format!("burn = {{ version = \"={BURN}\"");
+        assert!(workspace.contains(&pinned), "{pinned}");
     }
 
     #[test]

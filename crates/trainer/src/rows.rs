@@ -16,11 +16,12 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// Tokenises a split, rows in parallel.
+    /// Tokenises a split, rows in parallel; batches are padded with the model's own padding id.
     pub(crate) fn new(
         dataset: Dataset,
         tokenizer: &Tokenizer,
         max_length: usize,
+        pad_id: u32,
     ) -> Result<Self, TrainError> {
         let encodings = tokenizer.encode_dataset(&dataset, max_length)?;
         let lengths = encodings.iter().map(|row| row.ids.len()).collect();
@@ -28,7 +29,7 @@ impl Rows {
             dataset,
             encodings,
             lengths,
-            pad_id: tokenizer.pad_id(),
+            pad_id,
         })
     }
 

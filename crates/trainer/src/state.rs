@@ -160,12 +160,10 @@ pub(crate) fn load(output: &Path) -> Result<Option<Restored>, TrainError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(TrainError::io("read", &path)(error)),
     };
-    parse(&bytes)
-        .map(Some)
-        .map_err(|reason| TrainError::State {
-            path,
-            reason: format!("the saved state is damaged ({reason}); start again with --overwrite"),
-        })
+    parse(&bytes).map(Some).map_err(|reason| TrainError::State {
+        path,
+        reason: format!("the saved state is damaged ({reason}); start again with --overwrite"),
+    })
 }
 
 fn parse(bytes: &[u8]) -> Result<Restored, String> {
@@ -280,7 +278,10 @@ mod tests {
         for length in [0, 7, 100, bytes.len() - 1] {
             fs::write(&path, &bytes[..length]).expect("cut");
             let error = load(dir.path()).expect_err("damaged").to_string();
-            assert!(error.contains("damaged") && error.contains("--overwrite"), "{error}");
+            assert!(
+                error.contains("damaged") && error.contains("--overwrite"),
+                "{error}"
+            );
         }
     }
 }

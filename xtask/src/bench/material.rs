@@ -19,23 +19,23 @@ const CONFIG: &str = include_str!("roberta-base.json");
 
 /// Words that every byte-level tokenizer knows in a few tokens each; a row repeats them in a turning order.
 const WORDS: [&str; 16] = [
-    "the", "film", "was", "a", "slow", "but", "honest", "story", "of", "two", "friends", "who", "never", "found", "their",
-    "way",
+    "the", "film", "was", "a", "slow", "but", "honest", "story", "of", "two", "friends", "who",
+    "never", "found", "their", "way",
 ];
 
 /// Folders for one benchmark.
-pub struct Material {
+pub(crate) struct Material {
     /// Checkpoint with tokenizer.
-    pub model: PathBuf,
+    pub(crate) model: PathBuf,
     /// Data folder with `sst2`.
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
 }
 
 /// Makes what is not there yet.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn prepare(dropout: f64, rows: usize, words: usize) -> Result<Material> {
+pub(crate) fn prepare(dropout: f64, rows: usize, words: usize) -> Result<Material> {
     let root = workspace::target().join("lowburn").join("bench");
     let model = root.join(format!("roberta-base-dropout{dropout}"));
     if !model.join("config.json").exists() {
@@ -43,7 +43,13 @@ pub fn prepare(dropout: f64, rows: usize, words: usize) -> Result<Material> {
     }
     let data = root.join("data");
     for (split, rows) in [("train", rows), ("validation", 16)] {
-        write_split(&data.join("sst2").join(format!("{split}-00000-of-00001.parquet")), rows, words)?;
+        write_split(
+            &data
+                .join("sst2")
+                .join(format!("{split}-00000-of-00001.parquet")),
+            rows,
+            words,
+        )?;
     }
     Ok(Material { model, data })
 }
@@ -55,11 +61,22 @@ fn checkpoint(root: &Path, model: &Path, dropout: f64) -> Result<()> {
     }
     let path = root.join("config.json");
     workspace::write(&path, &serde_json::to_string_pretty(&config)?)?;
-    let tokenizer = lowburn_hub::unpack_mini(&workspace::target().join("lowburn").join("assets"))?.model;
+    let tokenizer =
+        lowburn_hub::unpack_mini(&workspace::target().join("lowburn").join("assets"))?.model;
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let (path, tokenizer, output) = (text(&path), text(&tokenizer), text(model));
     let line = [
-        "lowburn", "init", "--config", &path, "--tokenizer", &tokenizer, "--output", &output, "--seed", "0", "--quiet",
+        "lowburn",
+        "init",
+        "--config",
+        &path,
+        "--tokenizer",
+        &tokenizer,
+        "--output",
+        &output,
+        "--seed",
+        "0",
+        "--quiet",
         "--overwrite",
     ];
     lowburn::execute(&lowburn::Cli::try_parse_from(line)?.command)
@@ -67,15 +84,23 @@ fn checkpoint(root: &Path, model: &Path, dropout: f64) -> Result<()> {
 
 fn write_split(path: &Path, rows: usize, words: usize) -> Result<()> {
     let sentence = |row: usize| {
-        let words: Vec<&str> = (0..words).map(|index| WORDS[(row * 7 + index * 5 + index / 16) % WORDS.len()]).collect();
+        let words: Vec<&str> = (0..words)
+            .map(|index| WORDS[(row * 7 + index * 5 + index / 16) % WORDS.len()])
+            .collect();
         words.join(" ")
     };
     let sentences: ArrayRef = Arc::new(StringArray::from_iter_values((0..rows).map(sentence)));
-    let labels: ArrayRef = Arc::new(Int64Array::from_iter_values((0..rows).map(|row| (row % 2) as i64)));
-    let indices: ArrayRef = Arc::new(Int32Array::from_iter_values((0..rows).map(|row| row as i32)));
-    let batch = RecordBatch::try_from_iter([("sentence", sentences), ("label", labels), ("idx", indices)])?;
+    let labels: ArrayRef = Arc::new(Int64Array::from_iter_values(
+        (0..rows).map(|row| (row % 2) as i64),
+    ));
+    let indices: ArrayRef = Arc::new(Int32Array::from_iter_values(
+        (0..rows).map(|row| row as i32),
+    ));
+    let batch =
+        RecordBatch::try_from_iter([("sentence", sentences), ("label", labels), ("idx", indices)])?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
     let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     let mut writer = ArrowWriter::try_new(file, batch.schema(), None)?;
     writer.write(&batch)?;
@@ -91,7 +116,10 @@ mod tests {
     #[test]
     fn the_rows_are_read_back_as_sst2() {
         let scratch = tempfile::tempdir().unwrap();
-        let path = scratch.path().join("sst2").join("train-00000-of-00001.parquet");
+        let path = scratch
+            .path()
+            .join("sst2")
+            .join("train-00000-of-00001.parquet");
         write_split(&path, 5, 20).unwrap();
         let rows = Dataset::load(scratch.path(), Task::Sst2, "train").unwrap();
         assert_eq!(rows.len(), 5);

@@ -19,12 +19,12 @@ use serde_json::Value;
 use crate::report::Summary;
 use crate::workspace;
 
-pub use ours::{OursArgs, serve};
-pub use page::{Record, Side, check, write};
+pub(crate) use ours::{OursArgs, serve};
+pub(crate) use page::{Record, Side, check, write};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
-pub struct BenchArgs {
+pub(crate) struct BenchArgs {
     /// What to time; may be given again
     #[arg(long, value_enum, default_values_t = [Work::LoraStep])]
     work: Vec<Work>,
@@ -56,7 +56,7 @@ pub struct BenchArgs {
 
 /// What can be timed, all in roberta-base's shape and f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Work {
+pub(crate) enum Work {
     /// A LoRA step with dropouts .1
     LoraStep,
     /// A LoRA step without dropout
@@ -102,7 +102,7 @@ impl Work {
 ///
 /// # Errors
 /// When a side cannot be started or stops answering.
-pub fn run(args: &BenchArgs) -> Result<()> {
+pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     if args.render {
         return write();
     }
@@ -127,15 +127,35 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 fn one(work: Work, args: &BenchArgs, threads: usize) -> Result<Record> {
     // Every word is at least one token, so that many words fill a row.
     let material = material::prepare(work.dropout(), args.batch * (args.steps + 3), args.length)?;
-    let scratch = tempfile::tempdir_in(workspace::target()).context("cannot make a temporary folder")?;
+    let scratch =
+        tempfile::tempdir_in(workspace::target()).context("cannot make a temporary folder")?;
     let shape = |command: &mut Command| {
-        command.arg("--model").arg(&material.model).args(["--method", work.method()]);
-        command.args(["--rank", &args.rank.to_string(), "--batch", &args.batch.to_string()]);
-        command.args(["--length", &args.length.to_string(), "--threads", &threads.to_string()]);
+        command
+            .arg("--model")
+            .arg(&material.model)
+            .args(["--method", work.method()]);
+        command.args([
+            "--rank",
+            &args.rank.to_string(),
+            "--batch",
+            &args.batch.to_string(),
+        ]);
+        command.args([
+            "--length",
+            &args.length.to_string(),
+            "--threads",
+            &threads.to_string(),
+        ]);
     };
     let mut command = Command::new(workspace::this_program()?);
-    command.arg("bench-ours").env("RAYON_NUM_THREADS", threads.to_string());
-    command.arg("--data").arg(&material.data).arg("--output").arg(scratch.path().join("run"));
+    command
+        .arg("bench-ours")
+        .env("RAYON_NUM_THREADS", threads.to_string());
+    command
+        .arg("--data")
+        .arg(&material.data)
+        .arg("--output")
+        .arg(scratch.path().join("run"));
     shape(&mut command);
     eprintln!("{}: starting our side", work.name());
     let mut ours = Served::start(command, "our side")?;
@@ -143,7 +163,12 @@ fn one(work: Work, args: &BenchArgs, threads: usize) -> Result<Record> {
         None => None,
         Some(python) => {
             let mut command = Command::new(python);
-            command.arg(workspace::root().join("scripts").join("peer").join("bench_peft.py"));
+            command.arg(
+                workspace::root()
+                    .join("scripts")
+                    .join("peer")
+                    .join("bench_peft.py"),
+            );
             shape(&mut command);
             eprintln!("{}: starting PyTorch + PEFT", work.name());
             Some(Served::start(command, "PyTorch + PEFT")?)
@@ -152,13 +177,20 @@ fn one(work: Work, args: &BenchArgs, threads: usize) -> Result<Record> {
     for pair in 1..=args.steps {
         let mine = ours.step()?;
         let theirs = peer.as_mut().map(Served::step).transpose()?;
-        let beside = theirs.map(|theirs| format!("  PyTorch + PEFT {theirs:.2} s  ratio {:.2}", mine / theirs));
-        eprintln!("pair {pair}/{}: lowburn {mine:.2} s{}", args.steps, beside.unwrap_or_default());
+        let beside = theirs
+            .map(|theirs| format!("  PyTorch + PEFT {theirs:.2} s  ratio {:.2}", mine / theirs));
+        eprintln!(
+            "pair {pair}/{}: lowburn {mine:.2} s{}",
+            args.steps,
+            beside.unwrap_or_default()
+        );
     }
     let cpu = ours.about["cpu"].as_str().unwrap_or("unknown").to_owned();
     let ours = ours.finish()?;
     let peer = peer.map(Served::finish).transpose()?;
-    let ratio = peer.as_ref().and_then(|peer| median_ratio(&ours.seconds, &peer.seconds));
+    let ratio = peer
+        .as_ref()
+        .and_then(|peer| median_ratio(&ours.seconds, &peer.seconds));
     Ok(Record {
         work: work.name().to_owned(),
         title: work.title(args.batch, args.length),
@@ -176,7 +208,11 @@ fn one(work: Work, args: &BenchArgs, threads: usize) -> Result<Record> {
 }
 
 fn median_ratio(ours: &[f64], peer: &[f64]) -> Option<f64> {
-    let ratios: Vec<f64> = ours.iter().zip(peer).map(|(ours, peer)| ours / peer).collect();
+    let ratios: Vec<f64> = ours
+        .iter()
+        .zip(peer)
+        .map(|(ours, peer)| ours / peer)
+        .collect();
     Summary::of(&ratios).map(|summary| summary.median)
 }
 
@@ -198,9 +234,24 @@ impl Served {
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {name} with {program}"))?;
-        let input = child.stdin.take().with_context(|| format!("{name} has no standard input"))?;
-        let output = BufReader::new(child.stdout.take().with_context(|| format!("{name} has no standard output"))?);
-        let mut served = Self { name, child, input, output, about: Value::Null, seconds: Vec::new() };
+        let input = child
+            .stdin
+            .take()
+            .with_context(|| format!("{name} has no standard input"))?;
+        let output = BufReader::new(
+            child
+                .stdout
+                .take()
+                .with_context(|| format!("{name} has no standard output"))?,
+        );
+        let mut served = Self {
+            name,
+            child,
+            input,
+            output,
+            about: Value::Null,
+            seconds: Vec::new(),
+        };
         served.about = served.answer()?;
         Ok(served)
     }
@@ -210,9 +261,17 @@ impl Served {
         let mut line = String::new();
         loop {
             line.clear();
-            if self.output.read_line(&mut line).with_context(|| format!("{} cannot be read", self.name))? == 0 {
+            if self
+                .output
+                .read_line(&mut line)
+                .with_context(|| format!("{} cannot be read", self.name))?
+                == 0
+            {
                 let status = self.child.wait()?;
-                bail!("{} ended with {status} before it answered; its messages are above", self.name);
+                bail!(
+                    "{} ended with {status} before it answered; its messages are above",
+                    self.name
+                );
             }
             if let Ok(value @ Value::Object(_)) = serde_json::from_str(&line) {
                 if let Some(error) = value.get("error") {
@@ -233,7 +292,9 @@ impl Served {
     fn step(&mut self) -> Result<f64> {
         // Thread pools of the side that has just answered spin for a moment; let them fall asleep.
         std::thread::sleep(Duration::from_millis(300));
-        let seconds = self.ask("step")?["seconds"].as_f64().with_context(|| format!("{} tells no seconds", self.name))?;
+        let seconds = self.ask("step")?["seconds"]
+            .as_f64()
+            .with_context(|| format!("{} tells no seconds", self.name))?;
         self.seconds.push(seconds);
         Ok(seconds)
     }
@@ -243,11 +304,23 @@ impl Served {
         // The process may end before it reads this.
         let _ = writeln!(self.input, "quit");
         drop(self.input);
-        self.child.wait().with_context(|| format!("cannot wait for {}", self.name))?;
+        self.child
+            .wait()
+            .with_context(|| format!("cannot wait for {}", self.name))?;
         let median = Summary::of(&self.seconds).map_or(f64::NAN, |summary| summary.median);
         let about = &self.about;
-        let versions = about.get("versions").or_else(|| about.get("version")).cloned().unwrap_or(Value::Null);
-        Ok(Side { versions, trainable: about["trainable"].as_u64(), seconds: self.seconds, median, peak_bytes })
+        let versions = about
+            .get("versions")
+            .or_else(|| about.get("version"))
+            .cloned()
+            .unwrap_or(Value::Null);
+        Ok(Side {
+            versions,
+            trainable: about["trainable"].as_u64(),
+            seconds: self.seconds,
+            median,
+            peak_bytes,
+        })
     }
 }
 
@@ -258,16 +331,25 @@ mod tests {
     #[test]
     fn the_ratio_is_taken_pair_by_pair() {
         // A slow moment that falls on both sides leaves the ratio alone.
-        assert_eq!(median_ratio(&[1.0, 10.0, 1.0], &[2.0, 20.0, 2.0]), Some(0.5));
+        assert_eq!(
+            median_ratio(&[1.0, 10.0, 1.0], &[2.0, 20.0, 2.0]),
+            Some(0.5)
+        );
         assert_eq!(median_ratio(&[], &[]), None);
     }
 
     #[test]
     #[cfg(unix)]
     fn a_side_that_dies_is_named() {
-        let error = Served::start(Command::new("false"), "the other side").err().unwrap().to_string();
+        let error = Served::start(Command::new("false"), "the other side")
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("the other side ended"), "{error}");
-        let error = Served::start(Command::new("no-such-program"), "x").err().unwrap().to_string();
+        let error = Served::start(Command::new("no-such-program"), "x")
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("no-such-program"), "{error}");
     }
 }

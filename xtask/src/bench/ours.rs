@@ -11,13 +11,14 @@ use anyhow::{Context, Result, bail};
 use lowburn_glue::Task;
 use lowburn_lora::{LoraConfig, Targets};
 use lowburn_trainer::{
-    DeviceName, EvalEvery, Event, Method, Observer, RunConfig, Start, Warmup, cpu_name, peak_memory_bytes,
+    DeviceName, EvalEvery, Event, Method, Observer, RunConfig, Start, Warmup, cpu_name,
+    peak_memory_bytes,
 };
 use serde_json::{Value, json};
 
 /// Arguments of the hidden command `bench-ours`.
 #[derive(Debug, clap::Args)]
-pub struct OursArgs {
+pub(crate) struct OursArgs {
     /// Checkpoint folder
     #[arg(long)]
     model: PathBuf,
@@ -48,17 +49,25 @@ pub struct OursArgs {
 ///
 /// # Errors
 /// Those of the trainer.
-pub fn serve(args: &OursArgs) -> Result<()> {
+pub(crate) fn serve(args: &OursArgs) -> Result<()> {
     lowburn::set_threads(Some(args.threads))?;
     let plan = config(args).check()?;
     let timing = args.output.join("timing.jsonl");
-    let mut server = Server { timing, threads: args.threads, trainable: 0 };
+    let mut server = Server {
+        timing,
+        threads: args.threads,
+        trainable: 0,
+    };
     lowburn_trainer::train(&plan, &args.output, Start::Overwrite, &mut server)?;
     bail!("all rows are used up; ask for fewer steps")
 }
 
 fn config(args: &OursArgs) -> RunConfig {
-    let lora = LoraConfig::new(args.rank, 2.0 * args.rank as f64, Targets::names(["query", "value"]));
+    let lora = LoraConfig::new(
+        args.rank,
+        2.0 * args.rank as f64,
+        Targets::names(["query", "value"]),
+    );
     RunConfig {
         model: args.model.clone(),
         model_name: "roberta-base-shape".to_owned(),
@@ -122,7 +131,9 @@ fn wait() {
             Ok("memory") => answer(&json!({"peak_bytes": peak_memory_bytes()})),
             Ok("") => {}
             Ok("quit") | Err(_) => break,
-            Ok(other) => answer(&json!({"error": format!("unknown request {other}: step, memory or quit")})),
+            Ok(other) => {
+                answer(&json!({"error": format!("unknown request {other}: step, memory or quit")}))
+            }
         }
     }
     std::process::exit(0);
@@ -130,17 +141,24 @@ fn wait() {
 
 fn answer(content: &Value) {
     let mut output = std::io::stdout().lock();
-    if writeln!(output, "{content}").and_then(|()| output.flush()).is_err() {
+    if writeln!(output, "{content}")
+        .and_then(|()| output.flush())
+        .is_err()
+    {
         std::process::exit(1);
     }
 }
 
 /// Seconds of the step that `timing.jsonl` tells last.
 fn last_seconds(path: &Path) -> Result<f64> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let line = text.lines().last().context("timing.jsonl is empty")?;
-    let value: Value = serde_json::from_str(line).context("timing.jsonl does not end with an object")?;
-    value["seconds"].as_f64().context("the last line of timing.jsonl tells no seconds")
+    let value: Value =
+        serde_json::from_str(line).context("timing.jsonl does not end with an object")?;
+    value["seconds"]
+        .as_f64()
+        .context("the last line of timing.jsonl tells no seconds")
 }
 
 #[cfg(test)]
@@ -151,7 +169,11 @@ mod tests {
     fn the_last_line_of_the_timing_log_counts() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("timing.jsonl");
-        std::fs::write(&path, "{\"step\":1,\"seconds\":2.5}\n{\"step\":2,\"seconds\":1.5}\n").unwrap();
+        std::fs::write(
+            &path,
+            "{\"step\":1,\"seconds\":2.5}\n{\"step\":2,\"seconds\":1.5}\n",
+        )
+        .unwrap();
         assert_eq!(last_seconds(&path).unwrap(), 1.5);
         std::fs::write(&path, "{\"step\":1,\"evaluate\":2.5}\n").unwrap();
         assert!(last_seconds(&path).is_err());

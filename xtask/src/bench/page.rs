@@ -12,52 +12,52 @@ use crate::workspace;
 
 /// One benchmark, as `results/bench/<work>.json` keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// Name of the work, and of the file.
-    pub work: String,
+    pub(crate) work: String,
     /// What was timed, in words.
-    pub title: String,
+    pub(crate) title: String,
     /// `lora` or `full`.
-    pub method: String,
+    pub(crate) method: String,
     /// Rank of the adapters.
-    pub rank: Option<usize>,
+    pub(crate) rank: Option<usize>,
     /// Hidden and attention dropout.
-    pub dropout: f64,
+    pub(crate) dropout: f64,
     /// Rows of a step.
-    pub batch: usize,
+    pub(crate) batch: usize,
     /// Tokens of a row.
-    pub length: usize,
+    pub(crate) length: usize,
     /// The processor.
-    pub cpu: String,
+    pub(crate) cpu: String,
     /// Threads of each side.
-    pub threads: usize,
+    pub(crate) threads: usize,
     /// lowburn.
-    pub ours: Side,
+    pub(crate) ours: Side,
     /// PyTorch + PEFT, when it was there.
-    pub peer: Option<Side>,
+    pub(crate) peer: Option<Side>,
     /// Median over the pairs of our seconds by the peer's.
-    pub ratio: Option<f64>,
+    pub(crate) ratio: Option<f64>,
 }
 
 /// One side of a benchmark.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Side {
+pub(crate) struct Side {
     /// What ran.
-    pub versions: Value,
+    pub(crate) versions: Value,
     /// Trained parameters.
-    pub trainable: Option<u64>,
+    pub(crate) trainable: Option<u64>,
     /// Seconds of every step, in order.
-    pub seconds: Vec<f64>,
+    pub(crate) seconds: Vec<f64>,
     /// Their median.
-    pub median: f64,
+    pub(crate) median: f64,
     /// Largest resident memory of the process.
-    pub peak_bytes: Option<u64>,
+    pub(crate) peak_bytes: Option<u64>,
 }
 
 const PART: &str = "bench";
 
 /// The table of some records.
-pub fn table(records: &[Record]) -> Table {
+pub(crate) fn table(records: &[Record]) -> Table {
     let mut table = Table::new([
         ("Work", Align::Left),
         ("lowburn", Align::Right),
@@ -72,8 +72,13 @@ pub fn table(records: &[Record]) -> Table {
         table.row([
             record.title.clone(),
             format!("{:.2} s", record.ours.median),
-            peer.map_or("not timed".to_owned(), |peer| format!("{:.2} s", peer.median)),
-            record.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
+            peer.map_or("not timed".to_owned(), |peer| {
+                format!("{:.2} s", peer.median)
+            }),
+            record
+                .ratio
+                .map(|ratio| format!("{ratio:.2}"))
+                .unwrap_or_default(),
             memory(&record.ours),
             peer.map(memory).unwrap_or_default(),
         ]);
@@ -85,7 +90,7 @@ pub fn table(records: &[Record]) -> Table {
 ///
 /// # Errors
 /// For an unreadable record, or a document without its place.
-pub fn write() -> Result<()> {
+pub(crate) fn write() -> Result<()> {
     let (path, _, new) = render()?;
     workspace::write(&path, &new)
 }
@@ -94,17 +99,21 @@ pub fn write() -> Result<()> {
 ///
 /// # Errors
 /// Naming the document.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     let (path, old, new) = render()?;
     if old != new {
-        bail!("{} is not what results/bench gives; run `cargo xtask bench --render`", path.display());
+        bail!(
+            "{} is not what results/bench gives; run `cargo xtask bench --render`",
+            path.display()
+        );
     }
     Ok(())
 }
 
 fn render() -> Result<(PathBuf, String, String)> {
     let path = workspace::root().join("docs").join("performance.md");
-    let old = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let old =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let records = read()?;
     let content = if records.is_empty() {
         "No measurement is recorded yet; `cargo xtask bench --python python` makes one.".to_owned()
@@ -121,7 +130,8 @@ fn render() -> Result<(PathBuf, String, String)> {
         }
         text
     };
-    let new = replace_part(&old, PART, &content).with_context(|| format!("in {}", path.display()))?;
+    let new =
+        replace_part(&old, PART, &content).with_context(|| format!("in {}", path.display()))?;
     Ok((path, old, new))
 }
 
@@ -131,9 +141,14 @@ fn read() -> Result<Vec<Record>> {
         return Ok(Vec::new());
     }
     let mut paths = Vec::new();
-    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+    for entry in
+        fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
+    {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
             paths.push(path);
         }
     }
@@ -141,8 +156,10 @@ fn read() -> Result<Vec<Record>> {
     paths
         .iter()
         .map(|path| {
-            let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            serde_json::from_str(&text).with_context(|| format!("{} is no benchmark record", path.display()))
+            let text = fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            serde_json::from_str(&text)
+                .with_context(|| format!("{} is no benchmark record", path.display()))
         })
         .collect()
 }

@@ -18,40 +18,85 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("lowburn-models", &["lowburn-kernels", "lowburn-lora"]),
     ("lowburn-glue", &[]),
     ("lowburn-hub", &[]),
-    ("lowburn-trainer", &["lowburn-kernels", "lowburn-lora", "lowburn-models", "lowburn-glue"]),
-    ("lowburn", &["lowburn-lora", "lowburn-models", "lowburn-glue", "lowburn-trainer", "lowburn-hub"]),
+    (
+        "lowburn-trainer",
+        &[
+            "lowburn-kernels",
+            "lowburn-lora",
+            "lowburn-models",
+            "lowburn-glue",
+        ],
+    ),
+    (
+        "lowburn",
+        &[
+            "lowburn-lora",
+            "lowburn-models",
+            "lowburn-glue",
+            "lowburn-trainer",
+            "lowburn-hub",
+        ],
+    ),
     (
         "xtask",
-        &["lowburn", "lowburn-lora", "lowburn-models", "lowburn-glue", "lowburn-trainer", "lowburn-hub"],
+        &[
+            "lowburn",
+            "lowburn-lora",
+            "lowburn-models",
+            "lowburn-glue",
+            "lowburn-trainer",
+            "lowburn-hub",
+        ],
     ),
 ];
 
 /// Outside crates that only some may use, and who.
 const ONLY_IN: [(&str, &[&str]); 4] = [
-    ("burn", &["lowburn-kernels", "lowburn-lora", "lowburn-models", "lowburn-trainer", "lowburn"]),
+    (
+        "burn",
+        &[
+            "lowburn-kernels",
+            "lowburn-lora",
+            "lowburn-models",
+            "lowburn-trainer",
+            "lowburn",
+        ],
+    ),
     ("clap", &["lowburn", "xtask"]),
     ("anyhow", &["lowburn", "xtask"]),
     ("indicatif", &["lowburn", "xtask"]),
 ];
 
 /// Signs of unfinished work and of tests that do not run, in two halves each so that this file passes.
-const UNFINISHED: [(&str, &str); 5] =
-    [("to", "do!("), ("unimple", "mented!("), ("db", "g!("), ("#[igno", "re"), ("FIX", "ME")];
+const UNFINISHED: [(&str, &str); 5] = [
+    ("to", "do!("),
+    ("unimple", "mented!("),
+    ("db", "g!("),
+    ("#[igno", "re"),
+    ("FIX", "ME"),
+];
 
 /// Lines of a file without its tests, beyond which it is mentioned.
 const LONG: usize = 400;
 
 /// The crates use only what stands below them.
-pub fn dependencies(root: &Path) -> Result<()> {
+pub(crate) fn dependencies(root: &Path) -> Result<()> {
     for manifest in manifests(root)? {
         let text = read(&manifest)?;
-        let table: toml::Table = text.parse().with_context(|| format!("{} is no TOML", manifest.display()))?;
+        let table: toml::Table = text
+            .parse()
+            .with_context(|| format!("{} is no TOML", manifest.display()))?;
         let name = table["package"]["name"].as_str().unwrap_or_default();
         let Some((_, allowed)) = MAY_USE.iter().find(|(known, _)| *known == name) else {
-            bail!("{}: the crate {name} is new; say in xtask/src/check/rules.rs what it may use", manifest.display());
+            bail!(
+                "{}: the crate {name} is new; say in xtask/src/check/rules.rs what it may use",
+                manifest.display()
+            );
         };
         for kind in ["dependencies", "dev-dependencies", "build-dependencies"] {
-            let Some(used) = table.get(kind).and_then(toml::Value::as_table) else { continue };
+            let Some(used) = table.get(kind).and_then(toml::Value::as_table) else {
+                continue;
+            };
             for used in used.keys() {
                 let inside = used != FEATURES && MAY_USE.iter().any(|(known, _)| known == used);
                 if inside && !allowed.contains(&used.as_str()) {
@@ -61,7 +106,10 @@ pub fn dependencies(root: &Path) -> Result<()> {
                     && !users.contains(&name)
                     && name != FEATURES
                 {
-                    bail!("{name} must not use {used} (in {kind}); only {} may", users.join(", "));
+                    bail!(
+                        "{name} must not use {used} (in {kind}); only {} may",
+                        users.join(", ")
+                    );
                 }
             }
         }
@@ -70,21 +118,31 @@ pub fn dependencies(root: &Path) -> Result<()> {
 }
 
 /// Every source file begins with a `//!` header.
-pub fn headers(root: &Path) -> Result<()> {
+pub(crate) fn headers(root: &Path) -> Result<()> {
     for path in sources(root)? {
         if !read(&path)?.starts_with("//!") {
-            bail!("{} does not begin with a //! header that says what it is for", shown(root, &path));
+            bail!(
+                "{} does not begin with a //! header that says what it is for",
+                shown(root, &path)
+            );
         }
     }
     Ok(())
 }
 
 /// No `pub use module::*` at a crate's root: what a crate offers can be read there.
-pub fn re_exports(root: &Path) -> Result<()> {
-    for path in sources(root)?.iter().filter(|path| path.ends_with("src/lib.rs")) {
+pub(crate) fn re_exports(root: &Path) -> Result<()> {
+    for path in sources(root)?
+        .iter()
+        .filter(|path| path.ends_with("src/lib.rs"))
+    {
         for line in read(path)?.lines() {
             if line.trim_start().starts_with("pub use ") && line.contains("::*") {
-                bail!("{}: `{}` hides what the crate offers; name it", shown(root, path), line.trim());
+                bail!(
+                    "{}: `{}` hides what the crate offers; name it",
+                    shown(root, path),
+                    line.trim()
+                );
             }
         }
     }
@@ -92,11 +150,18 @@ pub fn re_exports(root: &Path) -> Result<()> {
 }
 
 /// No signs of unfinished work, no test that is switched off.
-pub fn unfinished(root: &Path) -> Result<()> {
+pub(crate) fn unfinished(root: &Path) -> Result<()> {
     for path in sources(root)? {
         for (number, line) in read(&path)?.lines().enumerate() {
-            if let Some((a, b)) = UNFINISHED.iter().find(|(a, b)| line.contains(&format!("{a}{b}"))) {
-                bail!("{}:{}: `{a}{b}` is left over", shown(root, &path), number + 1);
+            if let Some((a, b)) = UNFINISHED
+                .iter()
+                .find(|(a, b)| line.contains(&format!("{a}{b}")))
+            {
+                bail!(
+                    "{}:{}: `{a}{b}` is left over",
+                    shown(root, &path),
+                    number + 1
+                );
             }
         }
     }
@@ -104,10 +169,10 @@ pub fn unfinished(root: &Path) -> Result<()> {
 }
 
 /// No record under `results` holds an absolute path.
-pub fn records(root: &Path) -> Result<()> {
+pub(crate) fn records(root: &Path) -> Result<()> {
     for path in files(&root.join("results"), "json")? {
-        let value: Value =
-            serde_json::from_str(&read(&path)?).with_context(|| format!("{} is no JSON", shown(root, &path)))?;
+        let value: Value = serde_json::from_str(&read(&path)?)
+            .with_context(|| format!("{} is no JSON", shown(root, &path)))?;
         if let Some(place) = absolute(&value) {
             bail!("{} names a place on a machine: {place}", shown(root, &path));
         }
@@ -118,7 +183,9 @@ pub fn records(root: &Path) -> Result<()> {
 fn absolute(value: &Value) -> Option<&str> {
     match value {
         Value::String(text) => {
-            let drive = text.get(1..3).is_some_and(|part| part == ":\\" || part == ":/");
+            let drive = text
+                .get(1..3)
+                .is_some_and(|part| part == ":\\" || part == ":/");
             (text.starts_with('/') || drive).then_some(text)
         }
         Value::Array(items) => items.iter().find_map(absolute),
@@ -128,13 +195,19 @@ fn absolute(value: &Value) -> Option<&str> {
 }
 
 /// Files that may be worth splitting.
-pub fn long_files(root: &Path) -> Result<Vec<String>> {
+pub(crate) fn long_files(root: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for path in sources(root)? {
         let text = read(&path)?;
-        let lines = text.lines().position(|line| line == "#[cfg(test)]").unwrap_or(text.lines().count());
+        let lines = text
+            .lines()
+            .position(|line| line == "#[cfg(test)]")
+            .unwrap_or(text.lines().count());
         if lines > LONG {
-            found.push(format!("{} has {lines} lines without its tests", shown(root, &path)));
+            found.push(format!(
+                "{} has {lines} lines without its tests",
+                shown(root, &path)
+            ));
         }
     }
     Ok(found)
@@ -161,7 +234,9 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(found);
     }
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?
+    {
         let path = entry?.path();
         if path.is_dir() {
             found.extend(files(&path, extension)?);
@@ -178,7 +253,10 @@ fn read(path: &Path) -> Result<String> {
 }
 
 fn shown(root: &Path, path: &Path) -> String {
-    path.strip_prefix(root).unwrap_or(path).display().to_string()
+    path.strip_prefix(root)
+        .unwrap_or(path)
+        .display()
+        .to_string()
 }
 
 #[cfg(test)]
@@ -204,7 +282,11 @@ mod tests {
         }
         let manifest = format!("[package]\nname = \"{name}\"\n[dependencies]\n{dependencies}\n");
         fs::write(root.path().join("crates/one/Cargo.toml"), manifest).unwrap();
-        fs::write(root.path().join("xtask/Cargo.toml"), "[package]\nname = \"xtask\"\n").unwrap();
+        fs::write(
+            root.path().join("xtask/Cargo.toml"),
+            "[package]\nname = \"xtask\"\n",
+        )
+        .unwrap();
         fs::write(root.path().join("crates/one/src/lib.rs"), source).unwrap();
         root
     }
@@ -212,7 +294,11 @@ mod tests {
     #[test]
     fn an_arrow_that_points_upwards_is_found() {
         let wrong = [
-            ("lowburn-lora", "lowburn-models.workspace = true", "must not use lowburn-models"),
+            (
+                "lowburn-lora",
+                "lowburn-models.workspace = true",
+                "must not use lowburn-models",
+            ),
             ("lowburn-glue", "burn = \"1\"", "must not use burn"),
             ("lowburn-trainer", "clap = \"4\"", "must not use clap"),
             ("lowburn-new", "", "is new"),
@@ -239,7 +325,12 @@ mod tests {
 
     #[test]
     fn a_record_with_a_place_is_found() {
-        for (place, bad) in [("/srv/models", true), ("C:\\models", true), ("mini", false), ("a/b", false)] {
+        for (place, bad) in [
+            ("/srv/models", true),
+            ("C:\\models", true),
+            ("mini", false),
+            ("a/b", false),
+        ] {
             let root = checkout("lowburn", "", "");
             let record = serde_json::json!({"config": {"model": [place]}});
             fs::write(root.path().join("results/g/run.json"), record.to_string()).unwrap();

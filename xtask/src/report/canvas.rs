@@ -11,16 +11,16 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::grid::Approach;
 
 /// Where figures are drawn.
-pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Text and axes.
-pub const INK: RGBColor = RGBColor(34, 34, 34);
+pub(crate) const INK: RGBColor = RGBColor(34, 34, 34);
 /// Less important text.
-pub const MUTED: RGBColor = RGBColor(95, 95, 95);
+pub(crate) const MUTED: RGBColor = RGBColor(95, 95, 95);
 /// Grid lines.
 const GRID: RGBColor = RGBColor(226, 226, 226);
 /// The PyTorch + PEFT peer.
-pub const PEER: RGBColor = RGBColor(0, 140, 100);
+pub(crate) const PEER: RGBColor = RGBColor(0, 140, 100);
 
 const PANEL_WIDTH: u32 = 390;
 const PANEL_HEIGHT: u32 = 340;
@@ -28,16 +28,24 @@ const HEADER: u32 = 78;
 const MARGIN: u32 = 12;
 
 /// Shades for LoRA by rank, light to dark.
-const LORA: [RGBColor; 4] =
-    [RGBColor(0, 98, 168), RGBColor(86, 170, 226), RGBColor(20, 60, 120), RGBColor(140, 200, 240)];
+const LORA: [RGBColor; 4] = [
+    RGBColor(0, 98, 168),
+    RGBColor(86, 170, 226),
+    RGBColor(20, 60, 120),
+    RGBColor(140, 200, 240),
+];
 
 /// The colour of a method; `ranks` are all ranks of the grid in rising order.
-pub fn color(approach: &Approach, ranks: &[usize]) -> RGBColor {
+pub(crate) fn color(approach: &Approach, ranks: &[usize]) -> RGBColor {
     match approach {
         Approach::Full => RGBColor(213, 94, 0),
         Approach::Head => RGBColor(120, 120, 120),
         Approach::Lora { rank, .. } => {
-            let place = ranks.iter().rev().position(|other| other == rank).unwrap_or(0);
+            let place = ranks
+                .iter()
+                .rev()
+                .position(|other| other == rank)
+                .unwrap_or(0);
             LORA[place % LORA.len()]
         }
     }
@@ -45,7 +53,7 @@ pub fn color(approach: &Approach, ranks: &[usize]) -> RGBColor {
 
 /// How a legend entry is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mark {
+pub(crate) enum Mark {
     /// A line with a dot.
     Line,
     /// A filled dot.
@@ -56,26 +64,30 @@ pub enum Mark {
 
 /// One entry of the legend.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The words.
-    pub label: String,
+    pub(crate) label: String,
     /// The colour.
-    pub color: RGBColor,
+    pub(crate) color: RGBColor,
     /// The sign.
-    pub mark: Mark,
+    pub(crate) mark: Mark,
 }
 
 /// A font of this size in this colour, anchored as said.
-pub fn text(size: u32, color: RGBColor, h: HPos, v: VPos) -> TextStyle<'static> {
+pub(crate) fn text(size: u32, color: RGBColor, h: HPos, v: VPos) -> TextStyle<'static> {
     let font = ("sans-serif", size).into_font();
-    TextStyle { font, color: color.to_backend_color(), pos: Pos::new(h, v) }
+    TextStyle {
+        font,
+        color: color.to_backend_color(),
+        pos: Pos::new(h, v),
+    }
 }
 
 /// Draws a figure of `panels` panels and gives the SVG text.
 ///
 /// # Errors
 /// When plotters refuses a coordinate or a size.
-pub fn figure(
+pub(crate) fn figure(
     title: &str,
     note: &str,
     legend: &[Entry],
@@ -93,12 +105,19 @@ pub fn figure(
         let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
         root.fill(&WHITE).map_err(drawing)?;
         let heading = text(22, INK, HPos::Left, VPos::Top);
-        root.draw_text(title, &heading, (MARGIN as i32 + 6, 10)).map_err(drawing)?;
+        root.draw_text(title, &heading, (MARGIN as i32 + 6, 10))
+            .map_err(drawing)?;
         let small = text(16, MUTED, HPos::Right, VPos::Top);
-        root.draw_text(note, &small, (size.0 as i32 - MARGIN as i32 - 6, 14)).map_err(drawing)?;
+        root.draw_text(note, &small, (size.0 as i32 - MARGIN as i32 - 6, 14))
+            .map_err(drawing)?;
         draw_legend(&root, legend)?;
         let body = root.margin(HEADER, MARGIN, MARGIN, MARGIN);
-        for (index, area) in body.split_evenly((rows, columns)).iter().enumerate().take(panels) {
+        for (index, area) in body
+            .split_evenly((rows, columns))
+            .iter()
+            .enumerate()
+            .take(panels)
+        {
             draw(index, area)?;
         }
         root.present().map_err(drawing)?;
@@ -114,31 +133,44 @@ fn draw_legend(root: &Area<'_>, legend: &[Entry]) -> Result<()> {
             Mark::Line => {
                 let line = PathElement::new(vec![(x, y), (x + 24, y)], entry.color.stroke_width(3));
                 root.draw(&line).map_err(drawing)?;
-                root.draw(&Circle::new((x + 12, y), 4, entry.color.filled())).map_err(drawing)?;
+                root.draw(&Circle::new((x + 12, y), 4, entry.color.filled()))
+                    .map_err(drawing)?;
             }
-            Mark::Dot => root.draw(&Circle::new((x + 12, y), 5, entry.color.filled())).map_err(drawing)?,
-            Mark::Diamond => root.draw(&diamond((x + 12, y), entry.color)).map_err(drawing)?,
+            Mark::Dot => root
+                .draw(&Circle::new((x + 12, y), 5, entry.color.filled()))
+                .map_err(drawing)?,
+            Mark::Diamond => root
+                .draw(&diamond((x + 12, y), entry.color))
+                .map_err(drawing)?,
         }
         let style = text(17, INK, HPos::Left, VPos::Center);
-        root.draw_text(&entry.label, &style, (x + 31, y)).map_err(drawing)?;
+        root.draw_text(&entry.label, &style, (x + 31, y))
+            .map_err(drawing)?;
         x += 31 + entry.label.chars().count() as i32 * 9 + 18;
     }
     Ok(())
 }
 
 /// A hollow diamond around a pixel.
-pub fn diamond(center: (i32, i32), color: RGBColor) -> PathElement<(i32, i32)> {
+pub(crate) fn diamond(center: (i32, i32), color: RGBColor) -> PathElement<(i32, i32)> {
     let (x, y) = center;
-    let corners = vec![(x, y - 6), (x + 6, y), (x, y + 6), (x - 6, y), (x, y - 6), (x + 6, y)];
+    let corners = vec![
+        (x, y - 6),
+        (x + 6, y),
+        (x, y + 6),
+        (x - 6, y),
+        (x, y - 6),
+        (x + 6, y),
+    ];
     PathElement::new(corners, color.stroke_width(2))
 }
 
 /// Axes of one panel in value space, and where they lie in pixels.
-pub struct Axes {
+pub(crate) struct Axes {
     /// Smallest and largest value across.
-    pub x: (f64, f64),
+    pub(crate) x: (f64, f64),
     /// Smallest and largest value upwards.
-    pub y: (f64, f64),
+    pub(crate) y: (f64, f64),
     left: i32,
     right: i32,
     top: i32,
@@ -147,11 +179,15 @@ pub struct Axes {
 
 impl Axes {
     /// The pixel of a value, in the panel's area.
-    pub fn at(&self, x: f64, y: f64) -> (i32, i32) {
+    pub(crate) fn at(&self, x: f64, y: f64) -> (i32, i32) {
         let across = (x - self.x.0) / (self.x.1 - self.x.0);
         let up = (y - self.y.0) / (self.y.1 - self.y.0);
-        let pixel = |from: i32, to: i32, share: f64| from + (f64::from(to - from) * share).round() as i32;
-        (pixel(self.left, self.right, across), pixel(self.bottom, self.top, up))
+        let pixel =
+            |from: i32, to: i32, share: f64| from + (f64::from(to - from) * share).round() as i32;
+        (
+            pixel(self.left, self.right, across),
+            pixel(self.bottom, self.top, up),
+        )
     }
 }
 
@@ -161,7 +197,7 @@ impl Axes {
 ///
 /// # Errors
 /// When plotters refuses a coordinate.
-pub fn panel(
+pub(crate) fn panel(
     area: &Area<'_>,
     title: &str,
     (x_name, y_name): (&str, &str),
@@ -171,29 +207,67 @@ pub fn panel(
 ) -> Result<Axes> {
     let (width, height) = area.dim_in_pixel();
     let (low, high, step) = nice_range(values);
-    let axes = Axes { x, y: (low, high), left: 62, right: width as i32 - 18, top: 34, bottom: height as i32 - 56 };
+    let axes = Axes {
+        x,
+        y: (low, high),
+        left: 62,
+        right: width as i32 - 18,
+        top: 34,
+        bottom: height as i32 - 56,
+    };
     let label = |h, v| text(16, MUTED, h, v);
-    area.draw_text(title, &text(19, INK, HPos::Left, VPos::Bottom), (axes.left, axes.top - 10)).map_err(drawing)?;
+    area.draw_text(
+        title,
+        &text(19, INK, HPos::Left, VPos::Bottom),
+        (axes.left, axes.top - 10),
+    )
+    .map_err(drawing)?;
     for index in 0..=((high - low) / step).round() as i32 {
         let value = low + f64::from(index) * step;
         let (_, y) = axes.at(x.0, value);
         let line = PathElement::new(vec![(axes.left, y), (axes.right, y)], GRID.stroke_width(1));
         area.draw(&line).map_err(drawing)?;
-        let words = if step < 1.0 { format!("{value:.1}") } else { format!("{value:.0}") };
-        area.draw_text(&words, &label(HPos::Right, VPos::Center), (axes.left - 7, y)).map_err(drawing)?;
+        let words = if step < 1.0 {
+            format!("{value:.1}")
+        } else {
+            format!("{value:.0}")
+        };
+        area.draw_text(
+            &words,
+            &label(HPos::Right, VPos::Center),
+            (axes.left - 7, y),
+        )
+        .map_err(drawing)?;
     }
-    let base = PathElement::new(vec![(axes.left, axes.bottom), (axes.right, axes.bottom)], INK.stroke_width(1));
+    let base = PathElement::new(
+        vec![(axes.left, axes.bottom), (axes.right, axes.bottom)],
+        INK.stroke_width(1),
+    );
     area.draw(&base).map_err(drawing)?;
     for (place, words) in x_ticks {
         let (px, _) = axes.at(*place, low);
-        let tick = PathElement::new(vec![(px, axes.bottom), (px, axes.bottom + 4)], INK.stroke_width(1));
+        let tick = PathElement::new(
+            vec![(px, axes.bottom), (px, axes.bottom + 4)],
+            INK.stroke_width(1),
+        );
         area.draw(&tick).map_err(drawing)?;
-        area.draw_text(words, &label(HPos::Center, VPos::Top), (px, axes.bottom + 8)).map_err(drawing)?;
+        area.draw_text(
+            words,
+            &label(HPos::Center, VPos::Top),
+            (px, axes.bottom + 8),
+        )
+        .map_err(drawing)?;
     }
     let middle = (axes.left + axes.right) / 2;
-    area.draw_text(x_name, &label(HPos::Center, VPos::Top), (middle, axes.bottom + 31)).map_err(drawing)?;
+    area.draw_text(
+        x_name,
+        &label(HPos::Center, VPos::Top),
+        (middle, axes.bottom + 31),
+    )
+    .map_err(drawing)?;
     let turned = label(HPos::Center, VPos::Top).transform(FontTransform::Rotate270);
-    area.draw_text(y_name, &turned, (6, (axes.top + axes.bottom) / 2)).map_err(drawing)?;
+    area.draw_text(y_name, &turned, (6, (axes.top + axes.bottom) / 2))
+        .map_err(drawing)?;
     Ok(axes)
 }
 
@@ -216,7 +290,9 @@ fn nice_range(values: &[f64]) -> (f64, f64, f64) {
 }
 
 /// Plotters' error as ours.
-pub fn drawing<E: std::error::Error + Send + Sync + 'static>(error: DrawingAreaErrorKind<E>) -> anyhow::Error {
+pub(crate) fn drawing<E: std::error::Error + Send + Sync + 'static>(
+    error: DrawingAreaErrorKind<E>,
+) -> anyhow::Error {
     anyhow!("a figure cannot be drawn: {error}")
 }
 
@@ -226,18 +302,36 @@ mod tests {
 
     #[test]
     fn ranges_are_round_and_hold_the_values() {
-        for values in [vec![71.2, 77.9], vec![50.0, 99.8], vec![88.0, 88.0], vec![-3.0, 4.0]] {
+        for values in [
+            vec![71.2, 77.9],
+            vec![50.0, 99.8],
+            vec![88.0, 88.0],
+            vec![-3.0, 4.0],
+        ] {
             let (low, high, step) = nice_range(&values);
-            assert!(values.iter().all(|&value| low < value && value < high), "{values:?} in {low}..{high}");
+            assert!(
+                values.iter().all(|&value| low < value && value < high),
+                "{values:?} in {low}..{high}"
+            );
             let ticks = (high - low) / step;
-            assert!((ticks - ticks.round()).abs() < 1e-9 && (2.0..=9.0).contains(&ticks.round()), "{values:?}: {ticks} ticks");
+            assert!(
+                (ticks - ticks.round()).abs() < 1e-9 && (2.0..=9.0).contains(&ticks.round()),
+                "{values:?}: {ticks} ticks"
+            );
         }
         assert_eq!(nice_range(&[]), (0.0, 100.0, 20.0));
     }
 
     #[test]
     fn a_value_lies_where_its_share_says() {
-        let axes = Axes { x: (0.0, 10.0), y: (0.0, 100.0), left: 100, right: 200, top: 50, bottom: 150 };
+        let axes = Axes {
+            x: (0.0, 10.0),
+            y: (0.0, 100.0),
+            left: 100,
+            right: 200,
+            top: 50,
+            bottom: 150,
+        };
         assert_eq!(axes.at(0.0, 0.0), (100, 150));
         assert_eq!(axes.at(10.0, 100.0), (200, 50));
         assert_eq!(axes.at(5.0, 25.0), (150, 125));

@@ -7,7 +7,9 @@ use lowburn_glue::Task;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::canvas::{Area, Axes, Entry, INK, MUTED, Mark, PEER, color, diamond, drawing, figure, panel, text};
+use super::canvas::{
+    Area, Axes, Entry, INK, MUTED, Mark, PEER, color, diamond, drawing, figure, panel, text,
+};
 use super::stats::Summary;
 use super::words;
 use crate::grid::Approach;
@@ -17,7 +19,7 @@ use crate::record::{CellResults, Results};
 ///
 /// # Errors
 /// When plotters fails.
-pub fn render(results: &Results) -> Result<Vec<(&'static str, String)>> {
+pub(crate) fn render(results: &Results) -> Result<Vec<(&'static str, String)>> {
     if results.is_empty() {
         return Ok(Vec::new());
     }
@@ -33,7 +35,12 @@ pub fn render(results: &Results) -> Result<Vec<(&'static str, String)>> {
 }
 
 fn ranks(results: &Results) -> Vec<usize> {
-    let ranks: BTreeSet<usize> = results.grid.cells.iter().filter_map(|cell| cell.approach.rank()).collect();
+    let ranks: BTreeSet<usize> = results
+        .grid
+        .cells
+        .iter()
+        .filter_map(|cell| cell.approach.rank())
+        .collect();
     ranks.into_iter().collect()
 }
 
@@ -41,7 +48,10 @@ fn ranks(results: &Results) -> Vec<usize> {
 fn approaches(results: &Results) -> Vec<Approach> {
     let mut found: Vec<Approach> = Vec::new();
     for cell in &results.grid.cells {
-        if !found.iter().any(|approach| approach.slug() == cell.approach.slug()) {
+        if !found
+            .iter()
+            .any(|approach| approach.slug() == cell.approach.slug())
+        {
             found.push(cell.approach.clone());
         }
     }
@@ -57,7 +67,11 @@ fn legend(results: &Results, mark: Mark) -> Vec<Entry> {
     let ranks = ranks(results);
     let mut entries: Vec<Entry> = approaches(results)
         .iter()
-        .map(|approach| Entry { label: approach.label(), color: color(approach, &ranks), mark })
+        .map(|approach| Entry {
+            label: approach.label(),
+            color: color(approach, &ranks),
+            mark,
+        })
         .collect();
     let mut peers: Vec<String> = Vec::new();
     for cell in results.cells.iter().filter(|cell| !cell.peer.is_empty()) {
@@ -68,51 +82,91 @@ fn legend(results: &Results, mark: Mark) -> Vec<Entry> {
     }
     if !peers.is_empty() {
         let label = format!("{}, {}", words::PEER, peers.join(" and "));
-        entries.push(Entry { label, color: PEER, mark: Mark::Diamond });
+        entries.push(Entry {
+            label,
+            color: PEER,
+            mark: Mark::Diamond,
+        });
     }
     entries
 }
 
 fn note(results: &Results) -> String {
     let count = results.grid.seeds.len();
-    format!("{}, {count} seed{}", results.grid.model, if count == 1 { "" } else { "s" })
+    format!(
+        "{}, {count} seed{}",
+        results.grid.model,
+        if count == 1 { "" } else { "s" }
+    )
 }
 
 fn dot(area: &Area<'_>, at: (i32, i32), radius: i32, style: RGBAColor) -> Result<()> {
-    area.draw(&Circle::new(at, radius, style.filled())).map_err(drawing)
+    area.draw(&Circle::new(at, radius, style.filled()))
+        .map_err(drawing)
 }
 
 fn stroke(area: &Area<'_>, points: Vec<(i32, i32)>, style: RGBAColor, width: u32) -> Result<()> {
-    area.draw(&PathElement::new(points, style.stroke_width(width))).map_err(drawing)
+    area.draw(&PathElement::new(points, style.stroke_width(width)))
+        .map_err(drawing)
 }
 
 /// The best epoch of every seed as a point, the mean as a bar with its value.
 fn by_method(results: &Results) -> Result<String> {
     let (tasks, approaches, ranks) = (results.grid.tasks(), approaches(results), ranks(results));
-    figure("Best epoch by method", &note(results), &legend(results, Mark::Dot), tasks.len(), |index, area| {
-        let task = tasks[index];
-        let ticks: Vec<(f64, String)> =
-            approaches.iter().enumerate().map(|(place, approach)| (place as f64, approach.label())).collect();
-        let range = (-0.6, approaches.len() as f64 - 0.4);
-        let axes = panel(area, words::task(task), ("", &words::axis(task)), range, &ticks, &all_points(results, task))?;
-        for cell in results.of_task(task) {
-            let slug = cell.cell.approach.slug();
-            let place = approaches.iter().position(|approach| approach.slug() == slug).unwrap_or(0) as f64;
-            let shade = color(&cell.cell.approach, &ranks);
-            method_column(area, &axes, cell, place, shade)?;
-        }
-        Ok(())
-    })
+    figure(
+        "Best epoch by method",
+        &note(results),
+        &legend(results, Mark::Dot),
+        tasks.len(),
+        |index, area| {
+            let task = tasks[index];
+            let ticks: Vec<(f64, String)> = approaches
+                .iter()
+                .enumerate()
+                .map(|(place, approach)| (place as f64, approach.label()))
+                .collect();
+            let range = (-0.6, approaches.len() as f64 - 0.4);
+            let axes = panel(
+                area,
+                words::task(task),
+                ("", &words::axis(task)),
+                range,
+                &ticks,
+                &all_points(results, task),
+            )?;
+            for cell in results.of_task(task) {
+                let slug = cell.cell.approach.slug();
+                let place = approaches
+                    .iter()
+                    .position(|approach| approach.slug() == slug)
+                    .unwrap_or(0) as f64;
+                let shade = color(&cell.cell.approach, &ranks);
+                method_column(area, &axes, cell, place, shade)?;
+            }
+            Ok(())
+        },
+    )
 }
 
-fn method_column(area: &Area<'_>, axes: &Axes, cell: &CellResults, place: f64, shade: RGBColor) -> Result<()> {
+fn method_column(
+    area: &Area<'_>,
+    axes: &Axes,
+    cell: &CellResults,
+    place: f64,
+    shade: RGBColor,
+) -> Result<()> {
     let peer = Summary::of(&cell.peer_points());
     let middle = if peer.is_some() { place - 0.14 } else { place };
     if let Some(summary) = Summary::of(&cell.points()) {
         mean_bar(area, axes, middle, &summary, shade)?;
     } else {
         let at = axes.at(place, axes.y.0);
-        area.draw_text("missing", &text(15, MUTED, HPos::Center, VPos::Bottom), (at.0, at.1 - 6)).map_err(drawing)?;
+        area.draw_text(
+            "missing",
+            &text(15, MUTED, HPos::Center, VPos::Bottom),
+            (at.0, at.1 - 6),
+        )
+        .map_err(drawing)?;
     }
     let count = cell.ours.len().max(1) as f64;
     for (index, value) in cell.points().into_iter().enumerate() {
@@ -121,46 +175,104 @@ fn method_column(area: &Area<'_>, axes: &Axes, cell: &CellResults, place: f64, s
     }
     for (index, value) in cell.peer_points().into_iter().enumerate() {
         let spread = (index as f64 - (cell.peer.len() as f64 - 1.0) / 2.0) * 0.09;
-        area.draw(&diamond(axes.at(place + 0.26 + spread, value), PEER)).map_err(drawing)?;
+        area.draw(&diamond(axes.at(place + 0.26 + spread, value), PEER))
+            .map_err(drawing)?;
     }
     Ok(())
 }
 
-fn mean_bar(area: &Area<'_>, axes: &Axes, place: f64, summary: &Summary, shade: RGBColor) -> Result<()> {
+fn mean_bar(
+    area: &Area<'_>,
+    axes: &Axes,
+    place: f64,
+    summary: &Summary,
+    shade: RGBColor,
+) -> Result<()> {
     let (x, y) = axes.at(place, summary.mean);
     stroke(area, vec![(x - 22, y), (x + 22, y)], shade.to_rgba(), 3)?;
     let top = axes.at(place, summary.max).1.min(y) - 9;
     let value = format!("{:.1}", summary.mean);
-    area.draw_text(&value, &text(17, INK, HPos::Center, VPos::Bottom), (x, top)).map_err(drawing)
+    area.draw_text(&value, &text(17, INK, HPos::Center, VPos::Bottom), (x, top))
+        .map_err(drawing)
 }
 
 /// The metric after every epoch: one thin line a seed, a thick one for their mean.
 fn curves(results: &Results) -> Result<String> {
     let (tasks, ranks) = (results.grid.tasks(), ranks(results));
-    figure("Learning curves", &note(results), &legend(results, Mark::Line), tasks.len(), |index, area| {
-        let task = tasks[index];
-        let cells: Vec<&CellResults> = results.of_task(task).collect();
-        let values: Vec<f64> = cells.iter().flat_map(|cell| all_curves(cell)).flatten().map(|(_, y)| y).collect();
-        let last = cells.iter().map(|cell| cell.cell.epochs).max().unwrap_or(1);
-        let step = last.div_ceil(10);
-        let ticks: Vec<(f64, String)> =
-            (1..=last).filter(|epoch| epoch % step == 0).map(|epoch| (epoch as f64, epoch.to_string())).collect();
-        let range = (0.75, last as f64 + 0.25);
-        let axes = panel(area, words::task(task), ("epoch", &words::axis(task)), range, &ticks, &values)?;
-        for cell in &cells {
-            let shade = color(&cell.cell.approach, &ranks);
-            bundle(area, &axes, &cell.ours.iter().map(|(_, record)| record.curve()).collect::<Vec<_>>(), shade, true)?;
-            bundle(area, &axes, &cell.peer.iter().map(|(_, record)| record.curve()).collect::<Vec<_>>(), PEER, false)?;
-        }
-        Ok(())
-    })
+    figure(
+        "Learning curves",
+        &note(results),
+        &legend(results, Mark::Line),
+        tasks.len(),
+        |index, area| {
+            let task = tasks[index];
+            let cells: Vec<&CellResults> = results.of_task(task).collect();
+            let values: Vec<f64> = cells
+                .iter()
+                .flat_map(|cell| all_curves(cell))
+                .flatten()
+                .map(|(_, y)| y)
+                .collect();
+            let last = cells.iter().map(|cell| cell.cell.epochs).max().unwrap_or(1);
+            let step = last.div_ceil(10);
+            let ticks: Vec<(f64, String)> = (1..=last)
+                .filter(|epoch| epoch % step == 0)
+                .map(|epoch| (epoch as f64, epoch.to_string()))
+                .collect();
+            let range = (0.75, last as f64 + 0.25);
+            let axes = panel(
+                area,
+                words::task(task),
+                ("epoch", &words::axis(task)),
+                range,
+                &ticks,
+                &values,
+            )?;
+            for cell in &cells {
+                let shade = color(&cell.cell.approach, &ranks);
+                bundle(
+                    area,
+                    &axes,
+                    &cell
+                        .ours
+                        .iter()
+                        .map(|(_, record)| record.curve())
+                        .collect::<Vec<_>>(),
+                    shade,
+                    true,
+                )?;
+                bundle(
+                    area,
+                    &axes,
+                    &cell
+                        .peer
+                        .iter()
+                        .map(|(_, record)| record.curve())
+                        .collect::<Vec<_>>(),
+                    PEER,
+                    false,
+                )?;
+            }
+            Ok(())
+        },
+    )
 }
 
 fn all_curves(cell: &CellResults) -> Vec<Vec<(f64, f64)>> {
-    cell.ours.iter().chain(&cell.peer).map(|(_, record)| record.curve()).collect()
+    cell.ours
+        .iter()
+        .chain(&cell.peer)
+        .map(|(_, record)| record.curve())
+        .collect()
 }
 
-fn bundle(area: &Area<'_>, axes: &Axes, curves: &[Vec<(f64, f64)>], shade: RGBColor, round: bool) -> Result<()> {
+fn bundle(
+    area: &Area<'_>,
+    axes: &Axes,
+    curves: &[Vec<(f64, f64)>],
+    shade: RGBColor,
+    round: bool,
+) -> Result<()> {
     for curve in curves {
         let points = curve.iter().map(|&(x, y)| axes.at(x, y)).collect();
         stroke(area, points, shade.mix(0.3), 1)?;
@@ -186,33 +298,75 @@ fn bundle(area: &Area<'_>, axes: &Axes, curves: &[Vec<(f64, f64)>], shade: RGBCo
 /// Mean and range over seeds by the number of trained parameters, on a logarithmic axis.
 fn by_parameters(results: &Results) -> Result<String> {
     let (tasks, ranks) = (results.grid.tasks(), ranks(results));
-    let counts: Vec<f64> = results.all().map(|record| (record.parameters.trainable.max(1) as f64).log10()).collect();
+    let counts: Vec<f64> = results
+        .all()
+        .map(|record| (record.parameters.trainable.max(1) as f64).log10())
+        .collect();
     let low = counts.iter().copied().fold(f64::INFINITY, f64::min).floor();
-    let high = counts.iter().copied().fold(f64::NEG_INFINITY, f64::max).ceil().max(low + 1.0);
-    let ticks: Vec<(f64, String)> =
-        (low as i32..=high as i32).map(|power| (f64::from(power), words::power(power))).collect();
-    let ours: Vec<Entry> =
-        legend(results, Mark::Dot).into_iter().filter(|entry| entry.mark != Mark::Diamond).collect();
-    figure("Best epoch by trained parameters", &note(results), &ours, tasks.len(), |index, area| {
-        let task = tasks[index];
-        let names = ("trained parameters, head included", words::axis(task));
-        let values: Vec<f64> = results.of_task(task).flat_map(CellResults::points).collect();
-        let axes = panel(area, words::task(task), (names.0, &names.1), (low, high), &ticks, &values)?;
-        for cell in results.of_task(task) {
-            let (Some(summary), Some(counts)) = (Summary::of(&cell.points()), cell.parameters()) else { continue };
-            let shade = color(&cell.cell.approach, &ranks);
-            let x = (counts.trainable.max(1) as f64).log10();
-            range_and_mean(area, &axes, x, &summary, shade)?;
-        }
-        Ok(())
-    })
+    let high = counts
+        .iter()
+        .copied()
+        .fold(f64::NEG_INFINITY, f64::max)
+        .ceil()
+        .max(low + 1.0);
+    let ticks: Vec<(f64, String)> = (low as i32..=high as i32)
+        .map(|power| (f64::from(power), words::power(power)))
+        .collect();
+    let ours: Vec<Entry> = legend(results, Mark::Dot)
+        .into_iter()
+        .filter(|entry| entry.mark != Mark::Diamond)
+        .collect();
+    figure(
+        "Best epoch by trained parameters",
+        &note(results),
+        &ours,
+        tasks.len(),
+        |index, area| {
+            let task = tasks[index];
+            let names = ("trained parameters, head included", words::axis(task));
+            let values: Vec<f64> = results
+                .of_task(task)
+                .flat_map(CellResults::points)
+                .collect();
+            let axes = panel(
+                area,
+                words::task(task),
+                (names.0, &names.1),
+                (low, high),
+                &ticks,
+                &values,
+            )?;
+            for cell in results.of_task(task) {
+                let (Some(summary), Some(counts)) =
+                    (Summary::of(&cell.points()), cell.parameters())
+                else {
+                    continue;
+                };
+                let shade = color(&cell.cell.approach, &ranks);
+                let x = (counts.trainable.max(1) as f64).log10();
+                range_and_mean(area, &axes, x, &summary, shade)?;
+            }
+            Ok(())
+        },
+    )
 }
 
-fn range_and_mean(area: &Area<'_>, axes: &Axes, x: f64, summary: &Summary, shade: RGBColor) -> Result<()> {
+fn range_and_mean(
+    area: &Area<'_>,
+    axes: &Axes,
+    x: f64,
+    summary: &Summary,
+    shade: RGBColor,
+) -> Result<()> {
     let (low, high) = (axes.at(x, summary.min), axes.at(x, summary.max));
     stroke(area, vec![low, high], shade.to_rgba(), 2)?;
     for end in [low, high] {
-        stroke(area, vec![(end.0 - 5, end.1), (end.0 + 5, end.1)], shade.to_rgba(), 2)?;
+        stroke(
+            area,
+            vec![(end.0 - 5, end.1), (end.0 + 5, end.1)],
+            shade.to_rgba(),
+            2,
+        )?;
     }
     dot(area, axes.at(x, summary.mean), 6, shade.to_rgba())
 }
@@ -220,43 +374,89 @@ fn range_and_mean(area: &Area<'_>, axes: &Axes, x: f64, summary: &Summary, shade
 /// LoRA's best epoch by rank; full and head as level lines.
 fn by_rank(results: &Results) -> Result<String> {
     let (tasks, ranks) = (results.grid.tasks(), ranks(results));
-    let ticks: Vec<(f64, String)> =
-        ranks.iter().enumerate().map(|(place, rank)| (place as f64, rank.to_string())).collect();
-    figure("Best epoch by rank", &note(results), &legend(results, Mark::Dot), tasks.len(), |index, area| {
-        let task = tasks[index];
-        let range = (-0.7, ranks.len() as f64 - 0.5);
-        let names = ("rank of the adapters", words::axis(task));
-        let axes =
-            panel(area, words::task(task), (names.0, &names.1), range, &ticks, &all_points(results, task))?;
-        let mut means = Vec::new();
-        for cell in results.of_task(task) {
-            let Some(summary) = Summary::of(&cell.points()) else { continue };
-            let shade = color(&cell.cell.approach, &ranks);
-            let Some(place) = cell.cell.approach.rank().and_then(|r| ranks.iter().position(|rank| *rank == r)) else {
-                level_line(area, &axes, &cell.cell.approach.label(), summary.mean, shade)?;
-                continue;
-            };
-            means.push((place, summary.mean));
-            method_column(area, &axes, cell, place as f64, shade)?;
-        }
-        means.sort_by_key(|(place, _)| *place);
-        let line = means.iter().map(|&(place, mean)| axes.at(place as f64, mean)).collect();
-        stroke(area, line, MUTED.mix(0.5), 1)
-    })
+    let ticks: Vec<(f64, String)> = ranks
+        .iter()
+        .enumerate()
+        .map(|(place, rank)| (place as f64, rank.to_string()))
+        .collect();
+    figure(
+        "Best epoch by rank",
+        &note(results),
+        &legend(results, Mark::Dot),
+        tasks.len(),
+        |index, area| {
+            let task = tasks[index];
+            let range = (-0.7, ranks.len() as f64 - 0.5);
+            let names = ("rank of the adapters", words::axis(task));
+            let axes = panel(
+                area,
+                words::task(task),
+                (names.0, &names.1),
+                range,
+                &ticks,
+                &all_points(results, task),
+            )?;
+            let mut means = Vec::new();
+            for cell in results.of_task(task) {
+                let Some(summary) = Summary::of(&cell.points()) else {
+                    continue;
+                };
+                let shade = color(&cell.cell.approach, &ranks);
+                let Some(place) = cell
+                    .cell
+                    .approach
+                    .rank()
+                    .and_then(|r| ranks.iter().position(|rank| *rank == r))
+                else {
+                    level_line(
+                        area,
+                        &axes,
+                        &cell.cell.approach.label(),
+                        summary.mean,
+                        shade,
+                    )?;
+                    continue;
+                };
+                means.push((place, summary.mean));
+                method_column(area, &axes, cell, place as f64, shade)?;
+            }
+            means.sort_by_key(|(place, _)| *place);
+            let line = means
+                .iter()
+                .map(|&(place, mean)| axes.at(place as f64, mean))
+                .collect();
+            stroke(area, line, MUTED.mix(0.5), 1)
+        },
+    )
 }
 
-fn level_line(area: &Area<'_>, axes: &Axes, label: &str, value: f64, shade: RGBColor) -> Result<()> {
+fn level_line(
+    area: &Area<'_>,
+    axes: &Axes,
+    label: &str,
+    value: f64,
+    shade: RGBColor,
+) -> Result<()> {
     let (left, right) = (axes.at(axes.x.0, value), axes.at(axes.x.1, value));
     let mut x = left.0;
     while x < right.0 {
-        stroke(area, vec![(x, left.1), ((x + 8).min(right.0), left.1)], shade.to_rgba(), 2)?;
+        stroke(
+            area,
+            vec![(x, left.1), ((x + 8).min(right.0), left.1)],
+            shade.to_rgba(),
+            2,
+        )?;
         x += 13;
     }
     let words = format!("{label} {value:.1}");
     let style = text(16, shade, HPos::Left, VPos::Bottom);
-    area.draw_text(&words, &style, (left.0 + 4, left.1 - 4)).map_err(drawing)
+    area.draw_text(&words, &style, (left.0 + 4, left.1 - 4))
+        .map_err(drawing)
 }
 
 fn all_points(results: &Results, task: Task) -> Vec<f64> {
-    results.of_task(task).flat_map(|cell| [cell.points(), cell.peer_points()].concat()).collect()
+    results
+        .of_task(task)
+        .flat_map(|cell| [cell.points(), cell.peer_points()].concat())
+        .collect()
 }

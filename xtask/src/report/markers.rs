@@ -9,16 +9,27 @@ use anyhow::{Result, bail};
 ///
 /// # Errors
 /// When one of the two comments is missing, or they stand in the wrong order.
-pub fn replace(document: &str, name: &str, content: &str) -> Result<String> {
-    let (begin, end) = (format!("<!-- begin {name} -->\n"), format!("<!-- end {name} -->"));
+pub(crate) fn replace(document: &str, name: &str, content: &str) -> Result<String> {
+    let (begin, end) = (
+        format!("<!-- begin {name} -->\n"),
+        format!("<!-- end {name} -->"),
+    );
     let (Some(start), Some(stop)) = (document.find(&begin), document.find(&end)) else {
-        bail!("the comments `{}` and `{end}` are not both there", begin.trim());
+        bail!(
+            "the comments `{}` and `{end}` are not both there",
+            begin.trim()
+        );
     };
     let start = start + begin.len();
     if stop < start {
         bail!("`{end}` stands before `{}`", begin.trim());
     }
-    Ok(format!("{}\n{}\n\n{}", &document[..start], content.trim(), &document[stop..]))
+    Ok(format!(
+        "{}\n{}\n\n{}",
+        &document[..start],
+        content.trim(),
+        &document[stop..]
+    ))
 }
 
 #[cfg(test)]

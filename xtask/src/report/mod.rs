@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-pub use markers::replace as replace_part;
-pub use stats::Summary;
-pub use table::{Align, Table, bytes};
+pub(crate) use markers::replace as replace_part;
+pub(crate) use stats::Summary;
+pub(crate) use table::{Align, Table, bytes};
 
 use crate::grid::Grid;
 use crate::record::{Results, strays};
@@ -26,7 +26,7 @@ use crate::workspace;
 
 /// Arguments of `cargo xtask report`.
 #[derive(Debug, clap::Args)]
-pub struct ReportArgs {
+pub(crate) struct ReportArgs {
     /// Grid to render; all that ship with the project when left out
     grid: Option<String>,
     /// Compare with what is there instead of writing; fails on any difference
@@ -41,14 +41,17 @@ pub struct ReportArgs {
 ///
 /// # Errors
 /// For unreadable records, and with `--check` for a rendering that differs.
-pub fn run(args: &ReportArgs) -> Result<()> {
+pub(crate) fn run(args: &ReportArgs) -> Result<()> {
     let names: Vec<String> = match &args.grid {
         Some(name) => vec![name.clone()],
         None => Grid::names().into_iter().map(str::to_owned).collect(),
     };
     for name in names {
         let grid = Grid::load(&name)?;
-        let folder = args.output.clone().unwrap_or_else(|| workspace::results(&grid.name));
+        let folder = args
+            .output
+            .clone()
+            .unwrap_or_else(|| workspace::results(&grid.name));
         if args.check {
             check(&grid, &folder)?;
         } else {
@@ -63,7 +66,7 @@ pub fn run(args: &ReportArgs) -> Result<()> {
 ///
 /// # Errors
 /// For unreadable records and for files that cannot be written.
-pub fn write(grid: &Grid, folder: &Path) -> Result<String> {
+pub(crate) fn write(grid: &Grid, folder: &Path) -> Result<String> {
     let results = Results::load(grid, folder)?;
     for (path, text) in rendered(&results, folder)? {
         workspace::write(&path, &text)?;
@@ -75,11 +78,15 @@ pub fn write(grid: &Grid, folder: &Path) -> Result<String> {
 ///
 /// # Errors
 /// Naming the files that differ and the command that mends them.
-pub fn check(grid: &Grid, folder: &Path) -> Result<()> {
+pub(crate) fn check(grid: &Grid, folder: &Path) -> Result<()> {
     let results = Results::load(grid, folder)?;
     let stray = strays(grid, folder)?;
     if let Some(path) = stray.first() {
-        bail!("{} is no run of the grid {}; remove it", path.display(), grid.name);
+        bail!(
+            "{} is no run of the grid {}; remove it",
+            path.display(),
+            grid.name
+        );
     }
     let mut differing = Vec::new();
     for (path, text) in rendered(&results, folder)? {
@@ -102,7 +109,11 @@ fn rendered(results: &Results, folder: &Path) -> Result<Vec<(PathBuf, String)>> 
     let figures = figures::render(results)?;
     let names: Vec<&str> = figures.iter().map(|(name, _)| *name).collect();
     let mut files = vec![(folder.join("README.md"), page::page(results, &names))];
-    files.extend(figures.into_iter().map(|(name, svg)| (folder.join(name), svg)));
+    files.extend(
+        figures
+            .into_iter()
+            .map(|(name, svg)| (folder.join(name), svg)),
+    );
     if folder == workspace::results(&results.grid.name) {
         files.extend(readme(results)?);
     }
@@ -113,7 +124,8 @@ fn rendered(results: &Results, folder: &Path) -> Result<Vec<(PathBuf, String)>> 
 fn readme(results: &Results) -> Result<Option<(PathBuf, String)>> {
     let path = workspace::root().join("README.md");
     let name = format!("results {}", results.grid.name);
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     if !text.contains(&format!("<!-- begin {name} -->")) {
         return Ok(None);
     }

@@ -13,7 +13,7 @@ use crate::record::{CellResults, Record, Results};
 const MISSING: &str = "missing";
 
 /// The whole of `results/<grid>/README.md`.
-pub fn page(results: &Results, figures: &[&str]) -> String {
+pub(crate) fn page(results: &Results, figures: &[&str]) -> String {
     let grid = &results.grid;
     let mut text = format!("# {}\n\n{}\n\n", grid.title, grid.about);
     text += &format!(
@@ -46,7 +46,10 @@ fn command(results: &Results) -> String {
     if results.grid.model == "mini" {
         return format!("cargo xtask reproduce {}", results.grid.name);
     }
-    format!("cargo xtask reproduce {} --models DIR --data DIR", results.grid.name)
+    format!(
+        "cargo xtask reproduce {} --models DIR --data DIR",
+        results.grid.name
+    )
 }
 
 fn caption(name: &str) -> &'static str {
@@ -62,7 +65,7 @@ fn caption(name: &str) -> &'static str {
 /// Machine, threads and version, or the several of them.
 fn provenance(results: &Results) -> String {
     if results.is_empty() {
-        return "No run is there yet.\n".to_owned();
+        return "No run is there yet.".to_owned();
     }
     let machines: BTreeSet<String> = results
         .all()
@@ -71,15 +74,25 @@ fn provenance(results: &Results) -> String {
             format!("{}, {} thread{plural}", record.cpu, record.threads)
         })
         .collect();
-    let versions: BTreeSet<String> = results.all().filter_map(|record| record.version.clone()).collect();
+    let versions: BTreeSet<String> = results
+        .all()
+        .filter_map(|record| record.version.clone())
+        .collect();
     let machines: Vec<String> = machines.into_iter().collect();
     let versions: Vec<String> = versions.into_iter().collect();
-    let (done, all) = (results.all().count(), results.cells.len() * results.grid.seeds.len());
-    format!("{done} of {all} runs, lowburn {}, on {}.\n", versions.join(" and "), machines.join("; "))
+    let (done, all) = (
+        results.all().count(),
+        results.cells.len() * results.grid.seeds.len(),
+    );
+    format!(
+        "{done} of {all} runs, lowburn {}, on {}.",
+        versions.join(" and "),
+        machines.join("; ")
+    )
 }
 
 /// Best epoch over seeds, one row a cell.
-pub fn main_table(results: &Results) -> Table {
+pub(crate) fn main_table(results: &Results) -> Table {
     let mut table = Table::new([
         ("Task", Align::Left),
         ("Method", Align::Left),
@@ -116,10 +129,16 @@ fn main_row(results: &Results, cell: &CellResults, full: Option<f64>) -> Vec<Str
         return row;
     };
     let difference = match full {
-        Some(full) if cell.cell.approach != Approach::Full => format!("{:+.1}", summary.mean - full),
+        Some(full) if cell.cell.approach != Approach::Full => {
+            format!("{:+.1}", summary.mean - full)
+        }
         _ => String::new(),
     };
-    let seconds: Vec<f64> = cell.ours.iter().map(|(_, record)| record.timing.total_seconds).collect();
+    let seconds: Vec<f64> = cell
+        .ours
+        .iter()
+        .map(|(_, record)| record.timing.total_seconds)
+        .collect();
     row.extend([
         summary.mean_and_deviation(),
         format!("{:.1}", summary.median),
@@ -127,20 +146,28 @@ fn main_row(results: &Results, cell: &CellResults, full: Option<f64>) -> Vec<Str
         difference,
         thousands(counts.trainable),
         percent(counts.trainable, counts.total),
-        Summary::of(&seconds).map(|s| duration(s.mean)).unwrap_or_default(),
+        Summary::of(&seconds)
+            .map(|s| duration(s.mean))
+            .unwrap_or_default(),
         runs,
     ]);
     row
 }
 
 fn mean_of(results: &Results, task: Task, wanted: impl Fn(&Approach) -> bool) -> Option<f64> {
-    let cell = results.of_task(task).find(|cell| wanted(&cell.cell.approach))?;
+    let cell = results
+        .of_task(task)
+        .find(|cell| wanted(&cell.cell.approach))?;
     Summary::of(&cell.points()).map(|summary| summary.mean)
 }
 
 fn percent(part: u64, whole: u64) -> String {
     let share = part as f64 / whole.max(1) as f64 * 100.0;
-    if share < 10.0 { format!("{share:.2} %") } else { format!("{share:.0} %") }
+    if share < 10.0 {
+        format!("{share:.2} %")
+    } else {
+        format!("{share:.0} %")
+    }
 }
 
 /// Ours beside the same runs of the peer.
@@ -157,17 +184,31 @@ fn peer_section(results: &Results) -> String {
         (words::PEER, Align::Right),
     ]);
     for cell in results.cells.iter().filter(|cell| !cell.peer.is_empty()) {
-        let (ours, peer) = (Summary::of(&cell.points()), Summary::of(&cell.peer_points()));
-        let show = |summary: Option<Summary>| summary.map_or(MISSING.to_owned(), |s| s.mean_and_deviation());
-        let mut row =
-            vec![words::task(cell.cell.task).to_owned(), cell.cell.approach.label(), show(ours), show(peer)];
+        let (ours, peer) = (
+            Summary::of(&cell.points()),
+            Summary::of(&cell.peer_points()),
+        );
+        let show = |summary: Option<Summary>| {
+            summary.map_or(MISSING.to_owned(), |s| s.mean_and_deviation())
+        };
+        let mut row = vec![
+            words::task(cell.cell.task).to_owned(),
+            cell.cell.approach.label(),
+            show(ours),
+            show(peer),
+        ];
         if let (Some(ours), Some(peer)) = (ours, peer) {
             let difference = ours.mean - peer.mean;
             let spread = (ours.max - ours.min).max(peer.max - peer.min);
             row.extend([
                 format!("{difference:+.1}"),
                 format!("{spread:.1}"),
-                if difference.abs() <= spread { "yes" } else { "no" }.to_owned(),
+                if difference.abs() <= spread {
+                    "yes"
+                } else {
+                    "no"
+                }
+                .to_owned(),
                 mean_time(&cell.ours),
                 mean_time(&cell.peer),
             ]);
@@ -187,8 +228,13 @@ fn mean_time(runs: &[(u64, Record)]) -> String {
     if runs.iter().any(|(_, record)| !record.timing_valid) {
         return "not measured alone".to_owned();
     }
-    let seconds: Vec<f64> = runs.iter().map(|(_, record)| record.timing.total_seconds).collect();
-    Summary::of(&seconds).map(|summary| duration(summary.mean)).unwrap_or_default()
+    let seconds: Vec<f64> = runs
+        .iter()
+        .map(|(_, record)| record.timing.total_seconds)
+        .collect();
+    Summary::of(&seconds)
+        .map(|summary| duration(summary.mean))
+        .unwrap_or_default()
 }
 
 /// Time and memory, one row a cell.
@@ -208,14 +254,24 @@ fn cost_table(results: &Results) -> Table {
             let values: Vec<f64> = cell.ours.iter().map(|(_, record)| get(record)).collect();
             Summary::of(&values)
         };
-        let mut row = vec![words::task(cell.cell.task).to_owned(), cell.cell.approach.label()];
-        let (Some(time), Some(counts)) = (of(|record| record.timing.total_seconds), cell.parameters()) else {
+        let mut row = vec![
+            words::task(cell.cell.task).to_owned(),
+            cell.cell.approach.label(),
+        ];
+        let (Some(time), Some(counts)) =
+            (of(|record| record.timing.total_seconds), cell.parameters())
+        else {
             row.push(MISSING.to_owned());
             table.row(row);
             continue;
         };
-        let speed = of(|record| record.timing.examples_per_second).map(|s| format!("{:.0}", s.median));
-        let memory = cell.ours.iter().filter_map(|(_, record)| record.peak_memory_bytes).max();
+        let speed =
+            of(|record| record.timing.examples_per_second).map(|s| format!("{:.0}", s.median));
+        let memory = cell
+            .ours
+            .iter()
+            .filter_map(|(_, record)| record.peak_memory_bytes)
+            .max();
         row.extend([
             duration(time.mean),
             speed.unwrap_or_default(),
@@ -241,18 +297,31 @@ fn runs_table(results: &Results) -> Table {
     for cell in &results.cells {
         for &seed in &results.grid.seeds {
             let name = cell.cell.run_name(seed);
-            let found = cell.ours.iter().find(|(other, _)| *other == seed).map(|(_, record)| record);
+            let found = cell
+                .ours
+                .iter()
+                .find(|(other, _)| *other == seed)
+                .map(|(_, record)| record);
             let Some(record) = found else {
                 table.row([name, MISSING.to_owned()]);
                 continue;
             };
-            let epoch = record.best.as_ref().map(|best| format!("{:.4}", best.epoch));
+            let epoch = record
+                .best
+                .as_ref()
+                .map(|best| format!("{:.4}", best.epoch));
             table.row([
                 name,
-                record.best_points().map_or("not a number".to_owned(), |points| format!("{points:.2}")),
+                record
+                    .best_points()
+                    .map_or("not a number".to_owned(), |points| format!("{points:.2}")),
                 epoch.map(trim_zeros).unwrap_or_default(),
                 duration(record.timing.total_seconds),
-                record.digest.as_deref().map(|digest| digest.chars().take(12).collect()).unwrap_or_default(),
+                record
+                    .digest
+                    .as_deref()
+                    .map(|digest| digest.chars().take(12).collect())
+                    .unwrap_or_default(),
             ]);
         }
     }
@@ -261,16 +330,27 @@ fn runs_table(results: &Results) -> Table {
 
 fn trim_zeros(number: String) -> String {
     if number.contains('.') {
-        return number.trim_end_matches('0').trim_end_matches('.').to_owned();
+        return number
+            .trim_end_matches('0')
+            .trim_end_matches('.')
+            .to_owned();
     }
     number
 }
 
-/// The short table of the project's README: one row a method, one column a task.
-pub fn summary_table(results: &Results) -> Table {
+/// The short table of the project's README: one row a method, one column a task, and the mean over tasks.
+pub(crate) fn summary_table(results: &Results) -> Table {
     let tasks = results.grid.tasks();
-    let mut columns = vec![("Method".to_owned(), Align::Left), ("Trained".to_owned(), Align::Right)];
-    columns.extend(tasks.iter().map(|&task| (words::task(task).to_owned(), Align::Right)));
+    let mut columns = vec![
+        ("Method".to_owned(), Align::Left),
+        ("Trained".to_owned(), Align::Right),
+    ];
+    columns.extend(
+        tasks
+            .iter()
+            .map(|&task| (words::task(task).to_owned(), Align::Right)),
+    );
+    columns.push(("Mean".to_owned(), Align::Right));
     let mut table = Table::new(columns);
     let mut seen = BTreeSet::new();
     for cell in &results.cells {
@@ -280,17 +360,54 @@ pub fn summary_table(results: &Results) -> Table {
         }
         let same: Vec<Option<&CellResults>> = tasks
             .iter()
-            .map(|&task| results.of_task(task).find(|other| other.cell.approach.slug() == slug))
+            .map(|&task| {
+                results
+                    .of_task(task)
+                    .find(|other| other.cell.approach.slug() == slug)
+            })
             .collect();
         let counts = same.iter().flatten().find_map(|cell| cell.parameters());
         let trained = counts
-            .map(|counts| format!("{} ({})", thousands(counts.trainable), percent(counts.trainable, counts.total)));
-        let mut row = vec![cell.cell.approach.label(), trained.unwrap_or_default()];
-        row.extend(same.iter().map(|cell| {
-            cell.and_then(|cell| Summary::of(&cell.points()))
-                .map_or(MISSING.to_owned(), |summary| summary.mean_and_deviation())
-        }));
-        table.row(row);
+            .map(|counts| {
+                let share = percent(counts.trainable, counts.total);
+                format!("{} ({share})", thousands(counts.trainable))
+            })
+            .unwrap_or_default();
+        let label = cell.cell.approach.label();
+        let ours = same
+            .iter()
+            .map(|cell| Summary::of(&cell.map(CellResults::points).unwrap_or_default()));
+        table.row(summary_row(label.clone(), trained.clone(), ours.collect()));
+        let peer: Vec<Option<Summary>> = same
+            .iter()
+            .map(|cell| Summary::of(&cell.map(CellResults::peer_points).unwrap_or_default()))
+            .collect();
+        if peer.iter().any(Option::is_some) {
+            table.row(summary_row(
+                format!("{label}, {}", words::PEER),
+                trained,
+                peer,
+            ));
+        }
     }
     table
+}
+
+fn summary_row(label: String, trained: String, tasks: Vec<Option<Summary>>) -> Vec<String> {
+    let means: Option<Vec<f64>> = tasks
+        .iter()
+        .map(|summary| summary.map(|summary| summary.mean))
+        .collect();
+    let mut row = vec![label, trained];
+    row.extend(
+        tasks.iter().map(|summary| {
+            summary.map_or(MISSING.to_owned(), |summary| summary.mean_and_deviation())
+        }),
+    );
+    row.push(
+        means
+            .and_then(|means| Summary::of(&means))
+            .map_or(String::new(), |all| format!("{:.1}", all.mean)),
+    );
+    row
 }

@@ -2,7 +2,7 @@
 
 /// Alignment of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Align {
+pub(crate) enum Align {
     /// Words.
     Left,
     /// Numbers.
@@ -11,26 +11,32 @@ pub enum Align {
 
 /// A table under construction.
 #[derive(Debug)]
-pub struct Table {
+pub(crate) struct Table {
     columns: Vec<(String, Align)>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// A table with these headings.
-    pub fn new<S: Into<String>>(columns: impl IntoIterator<Item = (S, Align)>) -> Self {
-        Self { columns: columns.into_iter().map(|(name, align)| (name.into(), align)).collect(), rows: Vec::new() }
+    pub(crate) fn new<S: Into<String>>(columns: impl IntoIterator<Item = (S, Align)>) -> Self {
+        Self {
+            columns: columns
+                .into_iter()
+                .map(|(name, align)| (name.into(), align))
+                .collect(),
+            rows: Vec::new(),
+        }
     }
 
     /// Appends a row; missing cells are empty.
-    pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
+    pub(crate) fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
         let mut cells: Vec<String> = cells.into_iter().map(Into::into).collect();
         cells.resize(self.columns.len(), String::new());
         self.rows.push(cells);
     }
 
     /// The Markdown, every column padded to its widest cell.
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let widths: Vec<usize> = self
             .columns
             .iter()
@@ -48,21 +54,35 @@ impl Table {
                 Align::Right => format!("{fill}{text}"),
             }
         };
-        let header = self.columns.iter().enumerate().map(|(index, (name, _))| padded(name, index)).collect();
-        let rule = self.columns.iter().zip(&widths).map(|((_, align), &width)| match align {
-            Align::Left => "-".repeat(width),
-            Align::Right => format!("{}:", "-".repeat(width - 1)),
-        });
+        let header = self
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(index, (name, _))| padded(name, index))
+            .collect();
+        let rule = self
+            .columns
+            .iter()
+            .zip(&widths)
+            .map(|((_, align), &width)| match align {
+                Align::Left => "-".repeat(width),
+                Align::Right => format!("{}:", "-".repeat(width - 1)),
+            });
         let mut text = line(header) + &line(rule.collect());
         for row in &self.rows {
-            text += &line(row.iter().enumerate().map(|(index, cell)| padded(cell, index)).collect());
+            text += &line(
+                row.iter()
+                    .enumerate()
+                    .map(|(index, cell)| padded(cell, index))
+                    .collect(),
+            );
         }
         text
     }
 }
 
 /// `1234567` as `1,234,567`.
-pub fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -75,7 +95,7 @@ pub fn thousands(number: u64) -> String {
 }
 
 /// Seconds as `42 s` or `7.5 min`.
-pub fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     if seconds < 100.0 {
         format!("{seconds:.0} s")
     } else if seconds < 6000.0 {
@@ -86,9 +106,13 @@ pub fn duration(seconds: f64) -> String {
 }
 
 /// Bytes as `310 MB` or `4.21 GB` (powers of ten).
-pub fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     let count = count as f64;
-    if count < 1e9 { format!("{:.0} MB", count / 1e6) } else { format!("{:.2} GB", count / 1e9) }
+    if count < 1e9 {
+        format!("{:.0} MB", count / 1e6)
+    } else {
+        format!("{:.2} GB", count / 1e9)
+    }
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 use lowburn_glue::{Metric, Task};
 
 /// The peer's name.
-pub const PEER: &str = "PyTorch + PEFT";
+pub(crate) const PEER: &str = "PyTorch + PEFT";
 
 /// The name of a task as papers print it.
-pub fn task(task: Task) -> &'static str {
+pub(crate) fn task(task: Task) -> &'static str {
     match task {
         Task::Cola => "CoLA",
         Task::Sst2 => "SST-2",
@@ -22,7 +22,7 @@ pub fn task(task: Task) -> &'static str {
 }
 
 /// The name of a metric.
-pub fn metric(metric: Metric) -> &'static str {
+pub(crate) fn metric(metric: Metric) -> &'static str {
     match metric {
         Metric::Accuracy => "accuracy",
         Metric::F1 => "F1",
@@ -33,7 +33,7 @@ pub fn metric(metric: Metric) -> &'static str {
 }
 
 /// The label of a value axis: the deciding metric of a task, in points.
-pub fn axis(task: Task) -> String {
+pub(crate) fn axis(task: Task) -> String {
     let name = metric(task.metrics()[0]);
     match task.metrics()[0] {
         Metric::Accuracy | Metric::F1 => format!("{name}, %"),
@@ -42,7 +42,7 @@ pub fn axis(task: Task) -> String {
 }
 
 /// A power of ten in words: `1 k`, `10 k`, `1 M`.
-pub fn power(exponent: i32) -> String {
+pub(crate) fn power(exponent: i32) -> String {
     let (unit, left) = match exponent {
         9.. => (" G", exponent - 9),
         6..=8 => (" M", exponent - 6),
@@ -59,6 +59,11 @@ mod tests {
     #[test]
     fn powers_read_as_people_say_them() {
         let words: Vec<String> = (0..=9).map(power).collect();
-        assert_eq!(words, ["1", "10", "100", "1 k", "10 k", "100 k", "1 M", "10 M", "100 M", "1 G"]);
+        assert_eq!(
+            words,
+            [
+                "1", "10", "100", "1 k", "10 k", "100 k", "1 M", "10 M", "100 M", "1 G"
+            ]
+        );
     }
 }

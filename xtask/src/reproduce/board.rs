@@ -1,7 +1,8 @@
 //! Progress of a grid: bars on a terminal, plain lines elsewhere. All of it goes to standard error.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -13,40 +14,56 @@ use super::worker::Message;
 const LINE_SECONDS: u64 = 15;
 
 /// Progress over all runs.
-pub struct Board {
+pub(crate) struct Board {
     bars: Option<(MultiProgress, ProgressBar)>,
     all: usize,
     done: Mutex<usize>,
     started: Instant,
+    noted: Mutex<BTreeSet<String>>,
 }
 
 impl Board {
     /// A board for `all` runs, `done` of which are finished already.
-    pub fn new(all: usize, done: usize) -> Self {
+    pub(crate) fn new(all: usize, done: usize) -> Self {
         let bars = std::io::stderr().is_terminal().then(|| {
             let bars = MultiProgress::new();
             let whole = bars.add(ProgressBar::new(all as u64));
-            whole.set_style(style("{bar:30.green/blue} {pos}/{len} runs  {elapsed} {msg}"));
+            whole.set_style(style(
+                "{bar:30.green/blue} {pos}/{len} runs  {elapsed} {msg}",
+            ));
             whole.set_position(done as u64);
             whole.enable_steady_tick(Duration::from_secs(1));
             (bars, whole)
         });
-        Self { bars, all, done: Mutex::new(done), started: Instant::now() }
+        Self {
+            bars,
+            all,
+            done: Mutex::new(done),
+            started: Instant::now(),
+            noted: Mutex::default(),
+        }
     }
 
     /// A place for one run.
-    pub fn lane<'a>(&'a self, name: &'a str) -> Lane<'a> {
+    pub(crate) fn lane<'a>(&'a self, name: &'a str) -> Lane<'a> {
         let bar = self.bars.as_ref().map(|(bars, whole)| {
-            let bar = bars.insert_before(whole, ProgressBar::new(0));
+            let bar = bars.insert_before(whole, ProgressBar::new(1));
             bar.set_style(style("{prefix:24} {bar:30.cyan/blue} {pos}/{len}  {msg}"));
             bar.set_prefix(name.to_owned());
+            bar.set_message("loading");
             bar
         });
-        Lane { board: self, name, bar, said: None, best: None }
+        Lane {
+            board: self,
+            name,
+            bar,
+            said: None,
+            best: None,
+        }
     }
 
     /// One line, above the bars where there are any.
-    pub fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         let print = || {
             let _ = writeln!(std::io::stderr(), "{text}");
         };
@@ -56,9 +73,25 @@ impl Board {
         }
     }
 
+    /// A note of a run. What differs from an earlier note of any run in numbers only is not said again.
+    fn note(&self, name: &str, text: &str) {
+        let kind: String = text
+            .chars()
+            .filter(|letter| !letter.is_ascii_digit())
+            .collect();
+        if self
+            .noted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(kind)
+        {
+            self.say(&format!("{name}: {text}"));
+        }
+    }
+
     /// Counts a run that ended well, and tells the count.
     fn count(&self) -> usize {
-        let mut done = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         *done += 1;
         if let Some((_, whole)) = &self.bars {
             whole.set_position(*done as u64);
@@ -67,14 +100,14 @@ impl Board {
     }
 
     /// Takes the bars away.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         if let Some((_, whole)) = &self.bars {
             whole.finish_and_clear();
         }
     }
 
     /// Time since the start.
-    pub fn elapsed(&self) -> String {
+    pub(crate) fn elapsed(&self) -> String {
         duration(self.started.elapsed().as_secs_f64())
     }
 }
@@ -86,7 +119,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 /// Progress of one run.
-pub struct Lane<'a> {
+pub(crate) struct Lane<'a> {
     board: &'a Board,
     name: &'a str,
     bar: Option<ProgressBar>,
@@ -96,7 +129,7 @@ pub struct Lane<'a> {
 
 impl Lane<'_> {
     /// Shows a message.
-    pub fn hear(&mut self, message: &Message) {
+    pub(crate) fn hear(&mut self, message: &Message) {
         match message {
             Message::Started { done, total } => {
                 if let Some(bar) = &self.bar {
@@ -105,11 +138,21 @@ impl Lane<'_> {
                 }
                 self.said = Some(Instant::now());
             }
-            Message::Step { step, total, epoch, loss, lr, rate, eta } => {
+            Message::Step {
+                step,
+                total,
+                epoch,
+                loss,
+                lr,
+                rate,
+                eta,
+            } => {
                 let text = format!(
                     "epoch {epoch:.2}  loss {loss:.4}  lr {lr:.2e}  {rate:.0} examples/s  {} to go{}",
                     duration(*eta),
-                    self.best.map(|best| format!("  best {best:.1}")).unwrap_or_default()
+                    self.best
+                        .map(|best| format!("  best {best:.1}"))
+                        .unwrap_or_default()
                 );
                 self.step(*step, *total, text);
             }
@@ -118,7 +161,7 @@ impl Lane<'_> {
                     self.best = value.map(|value| value * 100.0);
                 }
             }
-            Message::Note { text } => self.board.say(&format!("{}: {text}", self.name)),
+            Message::Note { text } => self.board.note(self.name, text),
             Message::Finished { value, seconds } => {
                 if let Some(bar) = self.bar.take() {
                     bar.finish_and_clear();
@@ -142,10 +185,13 @@ impl Lane<'_> {
             bar.set_message(text);
             return;
         }
-        let due = self.said.is_none_or(|said| said.elapsed().as_secs() >= LINE_SECONDS);
+        let due = self
+            .said
+            .is_none_or(|said| said.elapsed().as_secs() >= LINE_SECONDS);
         if due {
             self.said = Some(Instant::now());
-            self.board.say(&format!("{} step {step}/{total}  {text}", self.name));
+            self.board
+                .say(&format!("{} step {step}/{total}  {text}", self.name));
         }
     }
 }

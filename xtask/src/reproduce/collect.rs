@@ -14,7 +14,7 @@ use crate::workspace;
 
 /// How a new record compares with the one that was there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Agreement {
+pub(crate) enum Agreement {
     /// There was none, or of another run.
     New,
     /// The same run with the same log, byte for byte.
@@ -27,16 +27,21 @@ pub enum Agreement {
 ///
 /// # Errors
 /// When a file cannot be read or written.
-pub fn collect(run: &Run, data: &str, results: &Path) -> Result<Agreement> {
+pub(crate) fn collect(run: &Run, data: &str, results: &Path) -> Result<Agreement> {
     let target = results.join("records").join(&run.name);
-    let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+    let read = |path: &Path| {
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
     let mut record: Value = serde_json::from_str(&read(&run.folder.join("run.json"))?)
         .with_context(|| format!("{} is no record", run.folder.join("run.json").display()))?;
     without_places(&mut record, data);
     let log = read(&run.folder.join("log.jsonl"))?;
     let agreement = compare(&target, &run.digest, &log);
     workspace::write(&target.join("log.jsonl"), &log)?;
-    workspace::write(&target.join("run.json"), &(serde_json::to_string_pretty(&record)? + "\n"))?;
+    workspace::write(
+        &target.join("run.json"),
+        &(serde_json::to_string_pretty(&record)? + "\n"),
+    )?;
     Ok(agreement)
 }
 
@@ -66,7 +71,9 @@ fn without_places(record: &mut Value, data: &str) {
 fn shorten(value: &mut Value) {
     match value {
         Value::String(text) if Path::new(text.as_str()).is_absolute() => {
-            let last = Path::new(text.as_str()).file_name().map(|name| name.to_string_lossy().into_owned());
+            let last = Path::new(text.as_str())
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
             *text = last.unwrap_or_default();
         }
         Value::Array(items) => items.iter_mut().for_each(shorten),

@@ -23,11 +23,11 @@ use board::Board;
 use collect::{Agreement, collect};
 use runs::{Inputs, Run, Todo, plan};
 
-pub use worker::work;
+pub(crate) use worker::work;
 
 /// Arguments of `cargo xtask reproduce`.
 #[derive(Debug, clap::Args)]
-pub struct ReproduceArgs {
+pub(crate) struct ReproduceArgs {
     /// Grid to run: mini, minilm, or a .toml file
     #[arg(default_value = "mini")]
     grid: String,
@@ -61,12 +61,22 @@ pub struct ReproduceArgs {
 ///
 /// # Errors
 /// For a bad grid or bad inputs before anything runs; at the end when a run failed.
-pub fn run(args: &ReproduceArgs) -> Result<()> {
-    ensure!((1..=1024).contains(&args.jobs), "--jobs is {}: give 1 or more", args.jobs);
+pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
+    ensure!(
+        (1..=1024).contains(&args.jobs),
+        "--jobs is {}: give 1 or more",
+        args.jobs
+    );
     let grid = Grid::load(&args.grid)?;
     let inputs = Inputs::find(&grid, args.models.as_deref(), args.data.as_deref())?;
-    let work = args.work.clone().unwrap_or_else(|| workspace::target().join("lowburn").join(&grid.name));
-    let results = args.output.clone().unwrap_or_else(|| workspace::results(&grid.name));
+    let work = args
+        .work
+        .clone()
+        .unwrap_or_else(|| workspace::target().join("lowburn").join(&grid.name));
+    let results = args
+        .output
+        .clone()
+        .unwrap_or_else(|| workspace::results(&grid.name));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = args.threads.unwrap_or((cores / args.jobs).max(1));
     let runs = plan(&grid, &inputs, &work, &args.filter, threads)?;
@@ -79,7 +89,12 @@ pub fn run(args: &ReproduceArgs) -> Result<()> {
     eprintln!("records, table and figures: {}", results.display());
     tell_agreement(&agreements);
     if !failed.is_empty() {
-        bail!("{} of {} runs failed: {}", failed.len(), runs.len(), failed.join(", "));
+        bail!(
+            "{} of {} runs failed: {}",
+            failed.len(),
+            runs.len(),
+            failed.join(", ")
+        );
     }
     Ok(())
 }
@@ -109,7 +124,8 @@ fn train_all(
     jobs: usize,
     threads: usize,
 ) -> Result<(Vec<String>, Vec<Agreement>)> {
-    let (done, todo): (Vec<&Run>, Vec<&Run>) = runs.iter().partition(|run| run.todo == Todo::Nothing);
+    let (done, todo): (Vec<&Run>, Vec<&Run>) =
+        runs.iter().partition(|run| run.todo == Todo::Nothing);
     let mut agreements = Vec::new();
     for run in &done {
         collect(run, &grid.data, results)?;
@@ -126,34 +142,55 @@ fn train_all(
                 while let Some(run) = next(&queue) {
                     let outcome = one(run, grid, results, threads, &board);
                     if let Err(error) = &outcome {
-                        board.say(&format!("{} failed: {}", run.name, lowburn::one_line(error)));
+                        board.say(&format!(
+                            "{} failed: {}",
+                            run.name,
+                            lowburn::one_line(error)
+                        ));
                     }
-                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((run.name.clone(), outcome));
+                    outcomes
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((run.name.clone(), outcome));
                 }
             });
         }
     });
     board.close();
     let mut failed = Vec::new();
-    for (name, outcome) in outcomes.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    for (name, outcome) in outcomes
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+    {
         match outcome {
             Ok(agreement) => agreements.push(agreement),
             Err(_) => failed.push(name),
         }
     }
     if runs.len() > done.len() {
-        eprintln!("{} runs in {}", runs.len() - done.len(), board.elapsed());
+        let count = runs.len() - done.len();
+        eprintln!(
+            "{count} run{} in {}",
+            if count == 1 { "" } else { "s" },
+            board.elapsed()
+        );
     }
     Ok((failed, agreements))
 }
 
 fn next<'a>(queue: &Mutex<VecDeque<&'a Run>>) -> Option<&'a Run> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    queue
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .pop_front()
 }
 
 fn one(run: &Run, grid: &Grid, results: &Path, threads: usize, board: &Board) -> Result<Agreement> {
     if run.todo == Todo::Replace {
-        board.say(&format!("{}: its configuration or its inputs changed; it is trained again", run.name));
+        board.say(&format!(
+            "{}: its configuration or its inputs changed; it is trained again",
+            run.name
+        ));
     }
     let mut lane = board.lane(&run.name);
     worker::train(run, threads, |message| lane.hear(&message))?;

@@ -4,18 +4,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use lowburn_lora::LoraConfig;
-use lowburn_trainer::{DeviceName, EvalEvery, Method, RunConfig, RunRecord, Start, Status, Warmup, digest};
+use lowburn_trainer::{
+    DeviceName, EvalEvery, Method, RunConfig, RunRecord, Start, Status, Warmup, digest,
+};
 
 use crate::grid::{Approach, Cell, Grid};
 use crate::workspace;
 
 /// The model's and the data's folder of a grid.
 #[derive(Debug, Clone)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     /// The checkpoint.
-    pub model: PathBuf,
+    pub(crate) model: PathBuf,
     /// One folder a task.
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
 }
 
 impl Inputs {
@@ -23,13 +25,18 @@ impl Inputs {
     ///
     /// # Errors
     /// When a folder was not given or does not hold what it should.
-    pub fn find(grid: &Grid, models: Option<&Path>, data: Option<&Path>) -> Result<Self> {
-        let unpacked = || lowburn_hub::unpack_mini(&workspace::target().join("lowburn").join("assets"));
+    pub(crate) fn find(grid: &Grid, models: Option<&Path>, data: Option<&Path>) -> Result<Self> {
+        let unpacked =
+            || lowburn_hub::unpack_mini(&workspace::target().join("lowburn").join("assets"));
         let model = if grid.model == lowburn_hub::MINI {
             unpacked()?.model
         } else {
             let Some(models) = models else {
-                bail!("the grid {} needs the checkpoint {}: give the folder that holds it with --models", grid.name, grid.model);
+                bail!(
+                    "the grid {} needs the checkpoint {}: give the folder that holds it with --models",
+                    grid.name,
+                    grid.model
+                );
             };
             lowburn_hub::model(&models.join(&grid.model).to_string_lossy())?.path
         };
@@ -37,7 +44,11 @@ impl Inputs {
             unpacked()?.data
         } else {
             let Some(data) = data else {
-                bail!("the grid {} needs the data {}: give its folder, with one folder a task, with --data", grid.name, grid.data);
+                bail!(
+                    "the grid {} needs the data {}: give its folder, with one folder a task, with --data",
+                    grid.name,
+                    grid.data
+                );
             };
             lowburn_hub::data(&data.to_string_lossy())?.path
         };
@@ -47,22 +58,22 @@ impl Inputs {
 
 /// One run to be done, or done.
 #[derive(Debug, Clone)]
-pub struct Run {
+pub(crate) struct Run {
     /// `mrpc-lora-r8-seed0`.
-    pub name: String,
+    pub(crate) name: String,
     /// What to train.
-    pub config: RunConfig,
+    pub(crate) config: RunConfig,
     /// The run's identity.
-    pub digest: String,
+    pub(crate) digest: String,
     /// Its folder: adapter, logs and state.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// What there is to do.
-    pub todo: Todo,
+    pub(crate) todo: Todo,
 }
 
 /// What the work folder says about a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Todo {
+pub(crate) enum Todo {
     /// It is finished.
     Nothing,
     /// It was interrupted.
@@ -75,15 +86,15 @@ pub enum Todo {
 
 impl Todo {
     /// How the trainer is to start.
-    pub fn start(&self) -> Start {
+    pub(crate) fn start(&self) -> Start {
         match self {
-            Todo::Replace => Start::Overwrite,
-            _ => Start::Resume,
+            Todo::Train | Todo::Replace => Start::Overwrite,
+            Todo::Nothing | Todo::Continue => Start::Resume,
         }
     }
 
     /// The word in the plan.
-    pub fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match self {
             Todo::Nothing => "done",
             Todo::Continue => "goes on",
@@ -98,7 +109,13 @@ impl Todo {
 ///
 /// # Errors
 /// For the first recipe that cannot be trained, and when no run matches.
-pub fn plan(grid: &Grid, inputs: &Inputs, work: &Path, filters: &[String], threads: usize) -> Result<Vec<Run>> {
+pub(crate) fn plan(
+    grid: &Grid,
+    inputs: &Inputs,
+    work: &Path,
+    filters: &[String],
+    threads: usize,
+) -> Result<Vec<Run>> {
     let mut runs = Vec::new();
     for &seed in &grid.seeds {
         for cell in &grid.cells {
@@ -106,21 +123,35 @@ pub fn plan(grid: &Grid, inputs: &Inputs, work: &Path, filters: &[String], threa
             if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
                 continue;
             }
-            let config = run_config(grid, cell, seed, inputs, threads).with_context(|| format!("in the run {name}"))?;
-            let checked = config.check().with_context(|| format!("in the run {name}"))?;
+            let config = run_config(grid, cell, seed, inputs, threads)
+                .with_context(|| format!("in the run {name}"))?;
+            let checked = config
+                .check()
+                .with_context(|| format!("in the run {name}"))?;
             let digest = digest(&checked).with_context(|| format!("in the run {name}"))?;
             let folder = work.join(&name);
             let todo = look(&folder, &digest);
-            runs.push(Run { name, config: checked.config().clone(), digest, folder, todo });
+            runs.push(Run {
+                name,
+                config: checked.config().clone(),
+                digest,
+                folder,
+                todo,
+            });
         }
     }
     if runs.is_empty() {
-        bail!("no run of the grid {} matches --filter {}", grid.name, filters.join(" "));
+        bail!(
+            "no run of the grid {} matches --filter {}",
+            grid.name,
+            filters.join(" ")
+        );
     }
     Ok(runs)
 }
 
-fn look(folder: &Path, digest: &str) -> Todo {
+/// What a run's folder says, for the run of this digest.
+pub(crate) fn look(folder: &Path, digest: &str) -> Todo {
     if !folder.join(RunRecord::FILE).exists() {
         return Todo::Train;
     }
@@ -132,11 +163,28 @@ fn look(folder: &Path, digest: &str) -> Todo {
     }
 }
 
-fn run_config(grid: &Grid, cell: &Cell, seed: u64, inputs: &Inputs, threads: usize) -> Result<RunConfig> {
+fn run_config(
+    grid: &Grid,
+    cell: &Cell,
+    seed: u64,
+    inputs: &Inputs,
+    threads: usize,
+) -> Result<RunConfig> {
     let (method, lora) = match &cell.approach {
-        Approach::Lora { rank, alpha, targets, dropout } => {
+        Approach::Lora {
+            rank,
+            alpha,
+            targets,
+            dropout,
+        } => {
             let lora = LoraConfig::new(*rank, *alpha, targets.parse()?);
-            (Method::Lora, Some(LoraConfig { dropout: *dropout, ..lora }))
+            (
+                Method::Lora,
+                Some(LoraConfig {
+                    dropout: *dropout,
+                    ..lora
+                }),
+            )
         }
         Approach::Full => (Method::Full, None),
         Approach::Head => (Method::Head, None),

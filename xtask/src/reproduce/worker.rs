@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use lowburn_trainer::{Event, Observer, RunConfig, Start};
+use lowburn_trainer::{Event, Observer, RunConfig, digest};
 use serde::{Deserialize, Serialize};
 
-use super::runs::Run;
+use super::runs::{Run, look};
 use crate::workspace;
 
 /// What a child is to do.
@@ -22,13 +22,12 @@ use crate::workspace;
 struct Job {
     config: RunConfig,
     output: PathBuf,
-    overwrite: bool,
 }
 
 /// What a child tells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Message {
+pub(crate) enum Message {
     /// The loop starts.
     Started {
         /// Steps done by earlier processes.
@@ -87,7 +86,7 @@ pub enum Message {
 ///
 /// # Errors
 /// When the child cannot be started, or its run fails: the message is the run's own.
-pub fn train(run: &Run, threads: usize, mut hear: impl FnMut(Message)) -> Result<()> {
+pub(crate) fn train(run: &Run, threads: usize, mut hear: impl FnMut(Message)) -> Result<()> {
     let mut child = Command::new(workspace::this_program()?)
         .arg("work")
         .env("RAYON_NUM_THREADS", threads.to_string())
@@ -98,18 +97,25 @@ pub fn train(run: &Run, threads: usize, mut hear: impl FnMut(Message)) -> Result
     let job = Job {
         config: run.config.clone(),
         output: run.folder.clone(),
-        overwrite: run.todo.start() == Start::Overwrite,
     };
-    let input = child.stdin.take().context("the run's process has no standard input")?;
+    let input = child
+        .stdin
+        .take()
+        .context("the run's process has no standard input")?;
     let sent = serde_json::to_writer(input, &job);
-    let output = child.stdout.take().context("the run's process has no standard output")?;
+    let output = child
+        .stdout
+        .take()
+        .context("the run's process has no standard output")?;
     let mut failure = None;
     for line in BufReader::new(output).lines() {
         match line.map(|line| serde_json::from_str(&line)) {
             Ok(Ok(Message::Failed { text })) => failure = Some(text),
             Ok(Ok(message)) => hear(message),
             Ok(Err(_)) => {} // a library that prints to standard output does no harm
-            Err(error) => failure = failure.or(Some(format!("its messages cannot be read: {error}"))),
+            Err(error) => {
+                failure = failure.or(Some(format!("its messages cannot be read: {error}")))
+            }
         }
     }
     let status = child.wait().context("cannot wait for the run's process")?;
@@ -124,11 +130,14 @@ pub fn train(run: &Run, threads: usize, mut hear: impl FnMut(Message)) -> Result
 ///
 /// # Errors
 /// Those of the run, after they were told to the parent.
-pub fn work() -> Result<()> {
-    let job: Job = serde_json::from_reader(std::io::stdin().lock()).context("standard input holds no job")?;
+pub(crate) fn work() -> Result<()> {
+    let job: Job =
+        serde_json::from_reader(std::io::stdin().lock()).context("standard input holds no job")?;
     let done = train_here(job);
     if let Err(error) = &done {
-        tell(&Message::Failed { text: lowburn::one_line(error) });
+        tell(&Message::Failed {
+            text: lowburn::one_line(error),
+        });
     }
     done
 }
@@ -136,11 +145,15 @@ pub fn work() -> Result<()> {
 fn train_here(job: Job) -> Result<()> {
     lowburn::set_threads(job.config.threads)?;
     let _lock = lock(&job.output)?;
-    let start = if job.overwrite { Start::Overwrite } else { Start::Resume };
     let plan = job.config.check()?;
+    // Looked at under the lock: whoever held it may have changed or finished the run.
+    let start = look(&job.output, &digest(&plan)?).start();
     let record = lowburn_trainer::train(&plan, &job.output, start, &mut Teller)?;
     let value = record.best.as_ref().and_then(|best| best.value);
-    tell(&Message::Finished { value, seconds: record.timing.total_seconds });
+    tell(&Message::Finished {
+        value,
+        seconds: record.timing.total_seconds,
+    });
     Ok(())
 }
 
@@ -153,8 +166,11 @@ fn lock(output: &Path) -> Result<File> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            tell(&Message::Note { text: "another process is at this run; waiting for it".to_owned() });
-            file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+            tell(&Message::Note {
+                text: "another process is at this run; waiting for it".to_owned(),
+            });
+            file.lock()
+                .with_context(|| format!("cannot lock {}", path.display()))?;
         }
         Err(TryLockError::Error(error)) => {
             return Err(error).with_context(|| format!("cannot lock {}", path.display()));
@@ -168,7 +184,11 @@ fn tell(message: &Message) {
     let mut line = serde_json::to_vec(message).unwrap_or_default();
     line.push(b'\n');
     let mut output = std::io::stdout().lock();
-    if output.write_all(&line).and_then(|()| output.flush()).is_err() {
+    if output
+        .write_all(&line)
+        .and_then(|()| output.flush())
+        .is_err()
+    {
         std::process::exit(1);
     }
 }
@@ -178,8 +198,20 @@ struct Teller;
 impl Observer for Teller {
     fn event(&mut self, event: &Event<'_>) {
         let message = match event {
-            Event::Started { done, total, .. } => Message::Started { done: *done, total: *total },
-            Event::Step { step, total, epoch, loss, lr, examples_per_second, eta_seconds, .. } => Message::Step {
+            Event::Started { done, total, .. } => Message::Started {
+                done: *done,
+                total: *total,
+            },
+            Event::Step {
+                step,
+                total,
+                epoch,
+                loss,
+                lr,
+                examples_per_second,
+                eta_seconds,
+                ..
+            } => Message::Step {
                 step: *step,
                 total: *total,
                 epoch: *epoch,
@@ -188,13 +220,18 @@ impl Observer for Teller {
                 rate: *examples_per_second,
                 eta: *eta_seconds,
             },
-            Event::Evaluated { evaluation, is_best } => Message::Evaluated {
+            Event::Evaluated {
+                evaluation,
+                is_best,
+            } => Message::Evaluated {
                 epoch: evaluation.epoch,
                 split: evaluation.split.clone(),
                 value: evaluation.scores.primary().map(|(_, value)| value),
                 best: *is_best,
             },
-            Event::Note(text) => Message::Note { text: (*text).to_owned() },
+            Event::Note(text) => Message::Note {
+                text: (*text).to_owned(),
+            },
             _ => return,
         };
         tell(&message);
@@ -209,9 +246,24 @@ mod tests {
     fn messages_survive_the_pipe() {
         let messages = [
             Message::Started { done: 3, total: 10 },
-            Message::Step { step: 4, total: 10, epoch: 0.4, loss: 0.7, lr: 1e-3, rate: 31.5, eta: 12.0 },
-            Message::Evaluated { epoch: 1.0, split: "validation".to_owned(), value: None, best: false },
-            Message::Failed { text: "the loss is NaN".to_owned() },
+            Message::Step {
+                step: 4,
+                total: 10,
+                epoch: 0.4,
+                loss: 0.7,
+                lr: 1e-3,
+                rate: 31.5,
+                eta: 12.0,
+            },
+            Message::Evaluated {
+                epoch: 1.0,
+                split: "validation".to_owned(),
+                value: None,
+                best: false,
+            },
+            Message::Failed {
+                text: "the loss is NaN".to_owned(),
+            },
         ];
         for message in messages {
             let line = serde_json::to_string(&message).unwrap();

@@ -10,7 +10,11 @@ use crate::args::InitArgs;
 pub(super) fn execute(args: &InitArgs) -> anyhow::Result<()> {
     check_output(&args.output, args.overwrite, true)?;
     let config = ModelConfig::from_file(&args.config)?;
-    let tokenizer = args.tokenizer.as_deref().map(Tokenizer::from_dir).transpose()?;
+    let tokenizer = args
+        .tokenizer
+        .as_deref()
+        .map(Tokenizer::from_dir)
+        .transpose()?;
     if let Some(tokenizer) = &tokenizer
         && tokenizer.max_id() as usize >= config.vocab_size()
     {

@@ -33,9 +33,16 @@ pub(super) fn execute(args: &InspectArgs) -> anyhow::Result<()> {
 
 fn table(inspection: &Inspection, args: &InspectArgs) -> String {
     let mut rows = vec![
-        ["parameter", "trained", "copies", "shape", "parameters", "bytes"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "parameter",
+            "trained",
+            "copies",
+            "shape",
+            "parameters",
+            "bytes",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     for row in &inspection.table {
         let shape: Vec<String> = row.shape.iter().map(usize::to_string).collect();

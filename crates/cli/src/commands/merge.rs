@@ -14,7 +14,9 @@ pub(super) fn execute(args: &MergeArgs) -> anyhow::Result<()> {
         any_base: args.any_base,
     };
     let merged = merge(&source, args.common.device)?;
-    write_folder(&args.output, "config.json", |folder| Ok(merged.save(folder)?))?;
+    write_folder(&args.output, "config.json", |folder| {
+        Ok(merged.save(folder)?)
+    })?;
     note(
         args.common.quiet,
         &format!("merged checkpoint in {}", args.output.display()),

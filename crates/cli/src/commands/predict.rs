@@ -73,7 +73,10 @@ fn input(args: &PredictArgs) -> anyhow::Result<PredictInput> {
     if let Some(path) = &args.input {
         return Ok(PredictInput::File(path.clone()));
     }
-    let data_dir = args.data_dir.as_deref().context("--split needs --data-dir")?;
+    let data_dir = args
+        .data_dir
+        .as_deref()
+        .context("--split needs --data-dir")?;
     Ok(PredictInput::Split {
         data_dir: hub::data(data_dir)?.path,
         split: args.split.clone().context("--data-dir needs --split")?,
@@ -122,10 +125,13 @@ mod tests {
     #[test]
     fn tsv_is_what_glue_takes() {
         let rows = [row(7, Label::Class(1))];
-        assert_eq!(tsv(Task::Rte, &rows), "index\tprediction\n7\tnot_entailment\n");
+        assert_eq!(
+            tsv(Task::Rte, &rows),
+            "index\tprediction\n7\tnot_entailment\n"
+        );
         assert_eq!(tsv(Task::Sst2, &rows), "index\tprediction\n7\t1\n");
-        let rows = [row(0, Label::Score(3.14159))];
-        assert_eq!(tsv(Task::Stsb, &rows), "index\tprediction\n0\t3.142\n");
+        let rows = [row(0, Label::Score(2.34567))];
+        assert_eq!(tsv(Task::Stsb, &rows), "index\tprediction\n0\t2.346\n");
     }
 
     #[test]

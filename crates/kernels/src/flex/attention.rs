@@ -42,7 +42,13 @@ struct Head {
 }
 
 impl Head {
-    fn new(shape: &AttentionShape, queries: usize, keys: usize, index: usize, stride: usize) -> Self {
+    fn new(
+        shape: &AttentionShape,
+        queries: usize,
+        keys: usize,
+        index: usize,
+        stride: usize,
+    ) -> Self {
         let (row, head) = (index / shape.heads, index % shape.heads);
         let size = stride / shape.heads;
         Self {
@@ -65,13 +71,35 @@ type Operand = (*const f32, isize, isize);
 ///
 /// # Safety
 /// All three lie inside their allocations; nobody else writes to `dst`.
-unsafe fn small_product(size: [usize; 3], dst: (*mut f32, isize), lhs: Operand, rhs: Operand, scale: f32) {
+unsafe fn small_product(
+    size: [usize; 3],
+    dst: (*mut f32, isize),
+    lhs: Operand,
+    rhs: Operand,
+    scale: f32,
+) {
     let [m, n, k] = size;
     // SAFETY: promised by the caller.
     unsafe {
         gemm::gemm(
-            m, n, k, dst.0, 1, dst.1, false, lhs.0, lhs.2, lhs.1, rhs.0, rhs.2, rhs.1, 0.0, scale,
-            false, false, false,
+            m,
+            n,
+            k,
+            dst.0,
+            1,
+            dst.1,
+            false,
+            lhs.0,
+            lhs.2,
+            lhs.1,
+            rhs.0,
+            rhs.2,
+            rhs.1,
+            0.0,
+            scale,
+            false,
+            false,
+            false,
             gemm::Parallelism::None,
         );
     }
@@ -145,8 +173,16 @@ struct Sizes {
 fn sizes(q: &FlexTensor, k: &FlexTensor, shape: &AttentionShape) -> Sizes {
     let [batch, queries, width] = [0, 1, 2].map(|i| q.layout().shape()[i]);
     let keys = k.layout().shape()[1];
-    assert_eq!(shape.lengths.len(), batch, "one length per row of the batch");
-    assert_eq!(width % shape.heads, 0, "the width is a multiple of the heads");
+    assert_eq!(
+        shape.lengths.len(),
+        batch,
+        "one length per row of the batch"
+    );
+    assert_eq!(
+        width % shape.heads,
+        0,
+        "the width is a multiple of the heads"
+    );
     Sizes {
         batch,
         queries,
@@ -168,10 +204,12 @@ pub(crate) fn forward(
     // SAFETY: every head writes its own columns of its own rows, and together they cover all.
     let out = unsafe {
         written(s.batch * s.queries * s.width, |out| {
-            (0..s.batch * shape.heads).into_par_iter().for_each(|index| {
-                let head = Head::new(shape, s.queries, s.keys, index, s.width);
-                forward_head(out, &head, q, k, v, s.scale, dropout);
-            });
+            (0..s.batch * shape.heads)
+                .into_par_iter()
+                .for_each(|index| {
+                    let head = Head::new(shape, s.queries, s.keys, index, s.width);
+                    forward_head(out, &head, q, k, v, s.scale, dropout);
+                });
         })
     };
     tensor(out, [s.batch, s.queries, s.width])
@@ -179,7 +217,15 @@ pub(crate) fn forward(
 
 /// # Safety
 /// `out` is an allocation like q, and nobody else writes this head's columns.
-unsafe fn forward_head(out: Out, head: &Head, q: &[f32], k: &[f32], v: &[f32], scale: f32, dropout: Dropout) {
+unsafe fn forward_head(
+    out: Out,
+    head: &Head,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    scale: f32,
+    dropout: Dropout,
+) {
     let stride = head.stride as isize;
     with_scratch(head.queries * head.keys, |p| {
         probabilities(p, head, q, k, scale);
@@ -222,15 +268,17 @@ pub(crate) fn backward(
         written(s.batch * s.queries * s.width, |dq| {
             dk = written(s.batch * s.keys * s.width, |dk| {
                 dv = written(s.batch * s.keys * s.width, |dv| {
-                    (0..s.batch * shape.heads).into_par_iter().for_each(|index| {
-                        let head = Head::new(shape, s.queries, s.keys, index, s.width);
-                        backward_head([dq, dk, dv], &head, &input);
-                        for token in head.keys..s.keys {
-                            let offset = head.k + token * head.stride;
-                            dk.slice(offset, head.size).fill(0.0);
-                            dv.slice(offset, head.size).fill(0.0);
-                        }
-                    });
+                    (0..s.batch * shape.heads)
+                        .into_par_iter()
+                        .for_each(|index| {
+                            let head = Head::new(shape, s.queries, s.keys, index, s.width);
+                            backward_head([dq, dk, dv], &head, &input);
+                            for token in head.keys..s.keys {
+                                let offset = head.k + token * head.stride;
+                                dk.slice(offset, head.size).fill(0.0);
+                                dv.slice(offset, head.size).fill(0.0);
+                            }
+                        });
                 });
             });
         })
@@ -283,9 +331,21 @@ unsafe fn backward_head([dq, dk, dv]: [Out; 3], head: &Head, input: &Inputs<'_>)
         // SAFETY: as above.
         unsafe {
             let k = (input.k.as_ptr().add(head.k), stride, 1);
-            small_product([m, d, n], (dq.at(head.q), stride), (ds.as_ptr(), keys, 1), k, 1.0);
+            small_product(
+                [m, d, n],
+                (dq.at(head.q), stride),
+                (ds.as_ptr(), keys, 1),
+                k,
+                1.0,
+            );
             let q = (input.q.as_ptr().add(head.q), stride, 1);
-            small_product([n, d, m], (dk.at(head.k), stride), (ds.as_ptr(), 1, keys), q, 1.0);
+            small_product(
+                [n, d, m],
+                (dk.at(head.k), stride),
+                (ds.as_ptr(), 1, keys),
+                q,
+                1.0,
+            );
         }
     });
 }

@@ -13,7 +13,11 @@ pub(crate) fn rows_per_task(width: usize) -> usize {
 /// The tensor itself if it is a dense f32 tensor, a dense copy otherwise.
 pub(crate) fn contiguous(x: FlexTensor) -> FlexTensor {
     assert_eq!(x.dtype(), DType::F32, "the fused kernels work on f32");
-    if x.is_contiguous() { x } else { x.to_contiguous() }
+    if x.is_contiguous() {
+        x
+    } else {
+        x.to_contiguous()
+    }
 }
 
 /// The elements of a contiguous f32 tensor.
@@ -26,7 +30,11 @@ pub(crate) fn values(x: &FlexTensor) -> &[f32] {
 pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     let shape = shape.into();
     debug_assert_eq!(values.len(), shape.num_elements());
-    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+    FlexTensor::new(
+        Bytes::from_elems(values),
+        Layout::contiguous(shape),
+        DType::F32,
+    )
 }
 
 /// A vector of `len` elements that `write` sets through the pointer, all of them.

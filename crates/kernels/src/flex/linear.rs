@@ -145,7 +145,12 @@ fn dropped<'a>(x: &'a [f32], dropout: Dropout, storage: &'a mut Vec<f32>) -> &'a
     *storage = unsafe {
         written(x.len(), |out| {
             for_row_blocks(x.len(), 1, |first, len| {
-                write_dropped(out.slice(first, len), &x[first..first + len], first as u32, dropout);
+                write_dropped(
+                    out.slice(first, len),
+                    &x[first..first + len],
+                    first as u32,
+                    dropout,
+                );
             });
         })
     };
@@ -165,7 +170,11 @@ unsafe fn prefill(
 ) {
     let (t, b, scale) = low_rank.unwrap_or((&[], &[], 0.0));
     let rank = b.len() / width.max(1);
-    let (small, large) = if rank > SMALL_RANK { (0, rank) } else { (rank, 0) };
+    let (small, large) = if rank > SMALL_RANK {
+        (0, rank)
+    } else {
+        (rank, 0)
+    };
     for_row_blocks(rows, width, |first, count| {
         // SAFETY: blocks of rows are disjoint.
         let out = unsafe { out.slice(first * width, count * width) };
@@ -178,7 +187,15 @@ unsafe fn prefill(
     });
     if large > 0 {
         // SAFETY: the rows were just written.
-        unsafe { product(out, Matrix::new(t, rows, rank), Matrix::new(b, rank, width), scale, true) };
+        unsafe {
+            product(
+                out,
+                Matrix::new(t, rows, rank),
+                Matrix::new(b, rank, width),
+                scale,
+                true,
+            )
+        };
     }
 }
 
@@ -201,7 +218,11 @@ pub(crate) fn forward(
     let low_rank = lora.as_ref().map(|(a, b, lora)| {
         let rank = a.layout().shape()[1];
         let input = dropped(x_matrix.data, lora.dropout, &mut storage);
-        let t = multiplied(Matrix::new(input, rows, inputs), Matrix::new(values(a), inputs, rank), 1.0);
+        let t = multiplied(
+            Matrix::new(input, rows, inputs),
+            Matrix::new(values(a), inputs, rank),
+            1.0,
+        );
         (t, values(b), lora.scale as f32)
     });
     let fresh = bias.is_none() && low_rank.is_none();
@@ -209,7 +230,9 @@ pub(crate) fn forward(
     let out = unsafe {
         written(rows * outputs, |out| {
             if !fresh {
-                let low_rank = low_rank.as_ref().map(|(t, b, scale)| (t.as_slice(), *b, *scale));
+                let low_rank = low_rank
+                    .as_ref()
+                    .map(|(t, b, scale)| (t.as_slice(), *b, *scale));
                 prefill(out, rows, outputs, bias.as_ref().map(values), low_rank);
             }
             product(out, x_matrix, w, 1.0, !fresh);
@@ -221,7 +244,11 @@ pub(crate) fn forward(
 }
 
 fn viewable(weight: FlexTensor) -> FlexTensor {
-    if Matrix::view(&weight).is_some() { weight } else { weight.to_contiguous() }
+    if Matrix::view(&weight).is_some() {
+        weight
+    } else {
+        weight.to_contiguous()
+    }
 }
 
 /// The gradients that `needs` asks for.
@@ -246,8 +273,10 @@ pub(crate) fn backward(
     let mut lora_dropout = Dropout::NONE;
     if let Some((a, b, lora)) = lora.map(|(a, b, lora)| (contiguous(a), contiguous(b), lora)) {
         let rank = a.layout().shape()[1];
-        let (a_matrix, b_matrix) =
-            (Matrix::new(values(&a), inputs, rank), Matrix::new(values(&b), rank, outputs));
+        let (a_matrix, b_matrix) = (
+            Matrix::new(values(&a), inputs, rank),
+            Matrix::new(values(&b), rank, outputs),
+        );
         let scale = lora.scale as f32;
         let dt = multiplied(g, b_matrix.transposed(), scale);
         if needs.a || needs.b {
@@ -257,18 +286,26 @@ pub(crate) fn backward(
             if needs.b {
                 let t = multiplied(input, a_matrix, 1.0);
                 let t = Matrix::new(&t, rows, rank);
-                result.b = Some(tensor(multiplied(t.transposed(), g, scale), [rank, outputs]));
+                result.b = Some(tensor(
+                    multiplied(t.transposed(), g, scale),
+                    [rank, outputs],
+                ));
             }
             if needs.a {
                 let dt = Matrix::new(&dt, rows, rank);
-                result.a = Some(tensor(multiplied(input.transposed(), dt, 1.0), [inputs, rank]));
+                result.a = Some(tensor(
+                    multiplied(input.transposed(), dt, 1.0),
+                    [inputs, rank],
+                ));
             }
         }
         low_rank_gradient = Some((dt, transpose(values(&a), inputs, rank)));
         lora_dropout = lora.dropout;
     }
     if needs.x {
-        let low_rank = low_rank_gradient.as_ref().map(|(dt, a)| (dt.as_slice(), a.as_slice(), 1.0));
+        let low_rank = low_rank_gradient
+            .as_ref()
+            .map(|(dt, a)| (dt.as_slice(), a.as_slice(), 1.0));
         let fresh = low_rank.is_none();
         // SAFETY: the prefill or the product writes every element.
         let dx = unsafe {
@@ -288,7 +325,10 @@ pub(crate) fn backward(
     }
     if needs.weight {
         let x = x_matrix.expect("the input is kept for the weight");
-        result.weight = Some(tensor(multiplied(x.transposed(), g, 1.0), [inputs, outputs]));
+        result.weight = Some(tensor(
+            multiplied(x.transposed(), g, 1.0),
+            [inputs, outputs],
+        ));
     }
     if needs.bias {
         result.bias = Some(tensor(sum_rows(g.data, outputs), [outputs]));
@@ -313,7 +353,9 @@ multiversion! {
 }
 
 fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-    (0..rows * cols).map(|i| x[(i % rows) * cols + i / rows]).collect()
+    (0..rows * cols)
+        .map(|i| x[(i % rows) * cols + i / rows])
+        .collect()
 }
 
 /// The sum over the rows of x [rows, width]. The order of additions depends on the shape only.

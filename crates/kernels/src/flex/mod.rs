@@ -5,23 +5,19 @@ mod attention;
 mod buffer;
 mod linear;
 mod norm;
-mod optim;
 pub(crate) mod simd;
 
 use burn_flex::{Flex, FlexTensor};
 
 use crate::Dropout;
 use crate::backend::{
-    AttentionShape, KernelBackward, Kernels, LinearGradients, LinearNeeds, LoraScale, Maybe, Normalised,
+    AttentionShape, KernelBackward, Kernels, LinearGradients, LinearNeeds, LoraScale, Maybe,
+    Normalised,
 };
 use buffer::{contiguous, tensor, values};
 
 impl Kernels for Flex {
-    fn lb_linear(
-        x: FlexTensor,
-        weight: FlexTensor,
-        bias: Maybe<Self>,
-    ) -> FlexTensor {
+    fn lb_linear(x: FlexTensor, weight: FlexTensor, bias: Maybe<Self>) -> FlexTensor {
         linear::forward(x, weight, bias.into_option(), None)
     }
 
@@ -54,7 +50,15 @@ impl Kernels for Flex {
         dropout: Dropout,
     ) -> FlexTensor {
         Self::lb_add_layer_norm_saving(
-            x, bias.into_option(), residual.into_option(), gamma, beta, epsilon, dropout).output
+            x,
+            bias.into_option(),
+            residual.into_option(),
+            gamma,
+            beta,
+            epsilon,
+            dropout,
+        )
+        .output
     }
 
     fn lb_attention(
@@ -158,20 +162,5 @@ impl KernelBackward for Flex {
             &shape,
             dropout,
         )
-    }
-
-    fn lb_adamw(
-        parameter: FlexTensor,
-        gradient: FlexTensor,
-        first: FlexTensor,
-        second: FlexTensor,
-        step: crate::AdamWStep,
-    ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        optim::adamw(parameter, contiguous(gradient), first, second, &step)
-    }
-
-    fn lb_squared_norm(x: FlexTensor) -> f64 {
-        let x = contiguous(x);
-        optim::squared_norm(values(&x))
     }
 }

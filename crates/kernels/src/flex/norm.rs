@@ -107,7 +107,11 @@ pub(crate) fn forward(
     let width = gamma.len();
     let rows = input.len() / width.max(1);
     if let Some(residual) = residual {
-        assert_eq!(residual.len(), input.len(), "residual and input differ in shape");
+        assert_eq!(
+            residual.len(),
+            input.len(),
+            "residual and input differ in shape"
+        );
     }
     let mut inverse = vec![0.0f32; rows];
     let inverse_out = super::buffer::Out(inverse.as_mut_ptr());
@@ -169,7 +173,11 @@ pub(crate) fn backward(
 /// The gradient of gamma: the sum over rows of gradient x normalised.
 pub(crate) fn gamma_backward(gradient: FlexTensor, normalised: FlexTensor) -> FlexTensor {
     let (g, z) = (values(&gradient), values(&normalised));
-    let width = *gradient.layout().shape().last().expect("at least one dimension");
+    let width = *gradient
+        .layout()
+        .shape()
+        .last()
+        .expect("at least one dimension");
     let step = 64 * width;
     let partial: Vec<Vec<f32>> = g
         .par_chunks(step)

@@ -1,0 +1,184 @@
+//! What may be typed after the commands that do not train.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, ValueEnum};
+use lowburn_glue::Task;
+use lowburn_models::Method;
+
+use super::{BatchArgs, Common, LoraArgs, ModelArgs};
+
+/// `lowburn eval`.
+#[derive(Debug, Clone, Args)]
+pub struct EvalArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// GLUE task
+    #[arg(long)]
+    pub task: Task,
+    /// Folder that holds TASK/SPLIT-00000-of-00001.parquet, or `mini`
+    #[arg(long, value_name = "DIR|NAME")]
+    pub data_dir: String,
+    /// The split; of MNLI `validation` means both
+    #[arg(long, default_value = "validation")]
+    pub split: String,
+    /// Print one JSON object for each split instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// The batch.
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    /// The machine.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `lowburn predict`.
+#[derive(Debug, Clone, Args)]
+#[command(group = ArgGroup::new("rows").required(true).args(["split", "input", "text"]))]
+pub struct PredictArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// GLUE task: its columns and labels
+    #[arg(long)]
+    pub task: Task,
+    /// Folder that holds TASK/SPLIT-00000-of-00001.parquet, or `mini`; with --split
+    #[arg(long, value_name = "DIR|NAME", requires = "split")]
+    pub data_dir: Option<String>,
+    /// Predict this split
+    #[arg(long, requires = "data_dir")]
+    pub split: Option<String>,
+    /// Predict this .parquet, .jsonl or .tsv file with the task's columns
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Predict this text
+    #[arg(long)]
+    pub text: Option<String>,
+    /// Second text, for tasks on pairs
+    #[arg(long, requires = "text")]
+    pub text_pair: Option<String>,
+    /// File to write, .jsonl or .tsv [default: JSON lines on standard output]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The batch.
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    /// The machine.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `lowburn merge`.
+#[derive(Debug, Clone, Args)]
+pub struct MergeArgs {
+    /// Checkpoint folder of the base, or `mini`
+    #[arg(long, value_name = "DIR|NAME")]
+    pub model: String,
+    /// Adapter folder (PEFT), or the head/ folder of a run
+    #[arg(long, value_name = "DIR")]
+    pub adapter: PathBuf,
+    /// Use the adapter although it was trained on another base
+    #[arg(long)]
+    pub any_base: bool,
+    /// Folder of the new checkpoint
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace --output if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+    /// The machine.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// The other adapter format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AdapterFormat {
+    /// Microsoft's loralib, a .bin file
+    Loralib,
+}
+
+/// `lowburn convert`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+\x1b[1;32mExamples\x1b[0m
+  lowburn convert --from loralib --alpha 16 roberta_lora.bin --output adapter
+  lowburn convert --to loralib adapter --output roberta_lora.bin")]
+#[command(group = ArgGroup::new("direction").required(true).args(["from", "to"]))]
+pub struct ConvertArgs {
+    /// Format of the input; the output is an adapter folder
+    #[arg(long, value_name = "FORMAT", requires = "alpha")]
+    pub from: Option<AdapterFormat>,
+    /// Format of the output; the input is an adapter folder
+    #[arg(long, value_name = "FORMAT")]
+    pub to: Option<AdapterFormat>,
+    /// Alpha of the adapter, which loralib files do not hold
+    #[arg(long, allow_hyphen_values = true, conflicts_with = "to")]
+    pub alpha: Option<f64>,
+    /// The .bin file, or the adapter folder
+    #[arg(value_name = "INPUT")]
+    pub input: PathBuf,
+    /// The adapter folder, or the .bin file
+    #[arg(long, value_name = "PATH")]
+    pub output: PathBuf,
+    /// Replace --output if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print errors only
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `lowburn inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// Checkpoint folder, or `mini`
+    #[arg(long, value_name = "DIR|NAME")]
+    pub model: String,
+    /// What would be trained
+    #[arg(long, default_value = "lora")]
+    pub method: Method,
+    /// The adapter.
+    #[command(flatten)]
+    pub lora: LoraArgs,
+    /// Labels of the head
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub labels: usize,
+    /// Rows of a batch, for the estimate of memory
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub batch_size: usize,
+    /// Tokens of a row, for the estimate of memory
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub max_length: usize,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// The machine.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `lowburn init`.
+#[derive(Debug, Clone, Args)]
+pub struct InitArgs {
+    /// The config.json to follow
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Folder whose tokenizer is copied into the checkpoint
+    #[arg(long, value_name = "DIR")]
+    pub tokenizer: Option<PathBuf>,
+    /// Fixes the weights
+    #[arg(long, value_name = "N")]
+    pub seed: u64,
+    /// Folder of the new checkpoint
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace --output if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+    /// The machine.
+    #[command(flatten)]
+    pub common: Common,
+}

@@ -1,0 +1,147 @@
+//! What may be typed after `lowburn train`.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args};
+use lowburn_glue::Task;
+use lowburn_lora::Targets;
+use lowburn_models::Method;
+use lowburn_trainer::EvalEvery;
+
+use super::Common;
+
+/// `lowburn train`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = TRAIN_HELP)]
+pub struct TrainArgs {
+    /// Checkpoint folder to start from, or `mini`
+    #[arg(long, value_name = "DIR|NAME")]
+    pub model: String,
+    /// GLUE task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte or wnli
+    #[arg(long)]
+    pub task: Task,
+    /// Folder that holds TASK/SPLIT-00000-of-00001.parquet, or `mini`
+    #[arg(long, value_name = "DIR|NAME")]
+    pub data_dir: String,
+    /// What to train: lora (adapter and head), full (everything) or head (the head alone)
+    #[arg(long)]
+    pub method: Method,
+    /// Folder for everything the run writes; must not exist yet
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Go on with the run in --output after an interruption, bit for bit
+    #[arg(long, conflicts_with = "overwrite")]
+    pub resume: bool,
+    /// Remove the run in --output and start again
+    #[arg(long)]
+    pub overwrite: bool,
+    /// The adapter.
+    #[command(flatten)]
+    pub lora: LoraArgs,
+    /// PEFT folder to start from; rank, alpha and targets are the folder's
+    #[arg(long, value_name = "DIR", help_heading = "Adapter")]
+    pub init_adapter: Option<PathBuf>,
+    /// The recipe.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// The machine.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+const TRAIN_HELP: &str = "\
+\x1b[1;32mWhat --output gets\x1b[0m
+  run.json      the full configuration, digests of all inputs, every evaluation, times, memory
+  log.jsonl     one line for each optimiser step: loss, learning rate, gradient norm
+  timing.jsonl  seconds of each step and phase
+  adapter/      (lora) the best epoch's adapter and head, readable by PEFT
+  head/         (head) the best epoch's head, for --adapter
+  model/        (full) the best epoch's checkpoint
+  state/        what --resume needs, until the run is done
+
+\x1b[1;32mRates that work\x1b[0m
+  lora 5e-4 to 2e-3, full 2e-5 to 5e-5, head 1e-3 to 1e-2; warm-up ratio .06, weight decay .1";
+
+/// Options of an adapter; those left out have the defaults shown.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Adapter")]
+pub struct LoraArgs {
+    /// Rank r of the update [default: 8]
+    #[arg(long, value_name = "R", allow_hyphen_values = true)]
+    pub rank: Option<usize>,
+    /// Alpha; the update is scaled by alpha / r [default: 16]
+    #[arg(long, allow_hyphen_values = true)]
+    pub alpha: Option<f64>,
+    /// Layers that get an adapter: names such as query,value, a regular expression of the whole
+    /// name, or all-linear [default: query,value]
+    #[arg(long, value_name = "NAMES|REGEX|all-linear")]
+    pub target: Option<Targets>,
+    /// Dropout on the adapter's input while training [default: 0]
+    #[arg(long, value_name = "P", allow_hyphen_values = true)]
+    pub lora_dropout: Option<f64>,
+    /// Scale by alpha / sqrt(r) instead
+    #[arg(long)]
+    pub rslora: bool,
+}
+
+impl LoraArgs {
+    /// Whether anything was typed.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.rank.is_some()
+            || self.alpha.is_some()
+            || self.target.is_some()
+            || self.lora_dropout.is_some()
+            || self.rslora
+    }
+}
+
+/// The hyperparameters. None that a published table names has a default.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Recipe")]
+#[command(group = ArgGroup::new("warmup").required(true).args(["warmup_ratio", "warmup_steps"]))]
+pub struct RecipeArgs {
+    /// Passes over the training rows
+    #[arg(long, value_name = "N")]
+    pub epochs: usize,
+    /// Rows of one forward pass
+    #[arg(long, value_name = "N")]
+    pub batch_size: usize,
+    /// Forward passes of one optimiser step
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub accumulate: usize,
+    /// Peak learning rate
+    #[arg(long, value_name = "F", allow_hyphen_values = true)]
+    pub lr: f64,
+    /// Decoupled weight decay (not on biases and LayerNorm)
+    #[arg(long, value_name = "F", allow_hyphen_values = true)]
+    pub weight_decay: f64,
+    /// Share of all steps over which the rate rises from 0
+    #[arg(long, value_name = "F", allow_hyphen_values = true)]
+    pub warmup_ratio: Option<f64>,
+    /// Number of steps over which the rate rises from 0
+    #[arg(long, value_name = "N")]
+    pub warmup_steps: Option<u64>,
+    /// Tokens of a row at most, special ones included
+    #[arg(long, value_name = "N")]
+    pub max_length: usize,
+    /// Fixes the new head, the new adapter, the order of rows and dropout
+    #[arg(long, value_name = "N")]
+    pub seed: u64,
+    /// Whether rows come in a new random order every epoch, or in file order
+    #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set,
+          num_args = 0..=1, default_missing_value = "true")]
+    pub shuffle: bool,
+    /// Put rows of like length into one batch: faster, hardly less random
+    #[arg(long)]
+    pub group_by_length: bool,
+    /// Use the first N training rows only
+    #[arg(long, value_name = "N")]
+    pub train_rows: Option<usize>,
+    /// Stop (and end the schedule) after N optimiser steps
+    #[arg(long, value_name = "N")]
+    pub max_steps: Option<u64>,
+    /// Evaluate after every epoch, or after every N steps
+    #[arg(long, value_name = "epoch|N", default_value = "epoch")]
+    pub eval_every: EvalEvery,
+}
