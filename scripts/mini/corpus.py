@@ -47,11 +47,12 @@ def pretraining_item(d: g.Dice) -> tuple:
     """Two sentences of running text.
 
     Some are reviews followed by a reaction that fits them, the others are events followed by a sentence
-    that repeats, weakens or contradicts them; most of those begin with a discourse marker that says
-    which. Predicting a masked marker or reaction needs the meaning of what came before, and this is
-    all the supervision that there is: no item carries a label of a task.
+    that repeats, weakens or contradicts them. Most of those begin with a discourse marker that says
+    which, and half of them say of each fact whether it is the same. Predicting a masked marker, tag or
+    reaction needs the meaning of what came before, and this is all the supervision that there is: no
+    item carries a label of a task.
     """
-    if d.chance(0.3):
+    if d.chance(0.2):
         good = d.chance(0.5)
         first = g.praise_or_blame(d, good) if d.chance(0.3) else g.review(d, good)
         return end(first), end(g.reaction(d, good))
@@ -61,9 +62,8 @@ def pretraining_item(d: g.Dice) -> tuple:
         second, markers = first, w.SAME
     elif relation == 2:
         second, markers = g.consequence(d, first), w.WEAKER
-    elif relation == 3:
-        second, markers = g.change(d, first, 1 + d.below(2)), w.OTHER
     else:
-        second, markers = g.not_consequence(d, first), w.OTHER
+        base = first if relation == 3 else g.consequence(d, first)
+        second, markers = g.change(d, base, 1 + d.below(3)), w.OTHER
     marker = f"{d.pick(markers)} " if d.chance(0.85) else ""
-    return end(g.sentence(d, first)), end(marker + g.sentence(d, second))
+    return end(g.sentence(d, first)), end(marker + g.sentence(d, second, first if d.chance(0.5) else None))

@@ -120,23 +120,37 @@ def event(d: Dice) -> Event:
     return Event(d.pick(w.ROLES), d.below(len(w.VERBS)), adj, d.pick(THINGS), place, time)
 
 
-def sentence(d: Dice, e: Event) -> str:
-    """The event as a sentence (no full stop): one wording of many."""
-    verb = d.pick(w.VERBS[e.verb])
-    thing = f"the {e.thing}" if e.adjective is None else f"the {d.pick(w.ADJECTIVES[e.adjective])} {e.thing}"
-    agent = "somebody" if e.agent is None else f"the {e.agent}"
-    if d.chance(0.7):
-        clause = f"{agent} {verb} {thing}"
-    else:
-        clause = f"{thing} was {verb} by {agent}"
-    parts = [clause]
+def agrees(first: Event, second: Event, field: str) -> bool:
+    """Whether a fact of the second event is that of the first, or its kind."""
+    old, new = getattr(first, field), getattr(second, field)
+    return old == new or (field == "thing" and KINDS.get(old) == new)
+
+
+def sentence(d: Dice, e: Event, first: Event | None = None) -> str:
+    """The event as a sentence (no full stop): one wording of many.
+
+    With `first`, each fact is tagged by whether it is as in that event: "the same baker also bought the
+    other car" (pretraining text only).
+    """
+
+    def tag(field: str, tags: tuple) -> str:
+        return "" if first is None else tags[0 if agrees(first, e, field) else 1] + " "
+
+    verb = tag("verb", w.VERB_TAGS) + d.pick(w.VERBS[e.verb])
+    thing = tag("thing", w.NOUN_TAGS)
+    if e.adjective is not None:
+        thing += tag("adjective", w.ADJECTIVE_TAGS) + d.pick(w.ADJECTIVES[e.adjective]) + " "
+    thing = f"the {thing}{e.thing}"
+    agent = "somebody" if e.agent is None else f"the {tag('agent', w.NOUN_TAGS)}{e.agent}"
+    parts = [f"{agent} {verb} {thing}" if d.chance(0.7) else f"{thing} was {verb} by {agent}"]
     if e.place is not None:
-        parts.append(f"in the {e.place}")
+        parts.append(f"in the {tag('place', w.NOUN_TAGS)}{e.place}")
     if e.time is not None:
+        time = f"on {tag('time', w.NOUN_TAGS)}{e.time}"
         if d.chance(0.3):
-            parts.insert(0, f"on {e.time}")
+            parts.insert(0, time)
         else:
-            parts.append(f"on {e.time}")
+            parts.append(time)
     return " ".join(parts)
 
 

@@ -77,3 +77,8 @@ TIMES = "monday tuesday wednesday thursday friday saturday sunday".split()
 SAME = ("namely", "again")
 WEAKER = ("so", "thus")
 OTHER = ("but", "yet")
+
+# How a second sentence says of each fact whether it is as in the first: (as before, not as before).
+NOUN_TAGS = ("same", "other")
+VERB_TAGS = ("also", "instead")
+ADJECTIVE_TAGS = ("equally", "newly")

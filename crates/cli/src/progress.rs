@@ -41,7 +41,7 @@ impl Verbosity {
 pub struct Progress {
     verbosity: Verbosity,
     bar: Option<ProgressBar>,
-    last_line: Option<Instant>,
+    last_line: Instant,
 }
 
 impl Progress {
@@ -51,7 +51,7 @@ impl Progress {
         Self {
             verbosity,
             bar: None,
-            last_line: None,
+            last_line: Instant::now(),
         }
     }
 
@@ -65,7 +65,7 @@ impl Progress {
     }
 
     fn start_bar(&mut self, done: u64, total: u64) {
-        self.last_line = Some(Instant::now());
+        self.last_line = Instant::now();
         if self.verbosity != Verbosity::Bar {
             return;
         }
@@ -81,9 +81,9 @@ impl Progress {
     /// Whether the next plain line is due.
     fn line_due(&mut self) -> bool {
         let wait = Duration::from_secs(LINE_SECONDS);
-        let due = self.last_line.is_none_or(|last| last.elapsed() >= wait);
+        let due = self.last_line.elapsed() >= wait;
         if due {
-            self.last_line = Some(Instant::now());
+            self.last_line = Instant::now();
         }
         due
     }

@@ -12,8 +12,10 @@ pub struct AttentionShape {
     pub heads: usize,
     /// Factor on q k^T before the softmax, usually 1 / sqrt(head size).
     pub scale: f64,
-    /// Number of real tokens in each row of the batch. Keys from there on are masked.
-    pub lengths: Vec<usize>,
+    /// Number of queries of each row of the batch.
+    pub queries: Vec<usize>,
+    /// Number of keys of each row of the batch, at least 1.
+    pub keys: Vec<usize>,
 }
 
 /// The adapter's scale (alpha / r) and the dropout in front of A.

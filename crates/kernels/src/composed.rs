@@ -1,7 +1,7 @@
 //! The same operations composed of Burn's own, differentiated by Burn: what devices other than
 //! flex run, and what the fused ones are tested against.
 
-use burn::tensor::{Int, Tensor, TensorData, activation};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
 use crate::{AttentionShape, Dropout, LoraScale};
 
@@ -68,34 +68,77 @@ pub fn add_layer_norm<const D: usize>(
 
 /// See [`crate::attention`].
 pub fn attention(
-    q: Tensor<3>,
-    k: Tensor<3>,
-    v: Tensor<3>,
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
     shape: &AttentionShape,
     probability: Dropout,
-) -> Tensor<3> {
-    let device = q.device();
-    let [batch, queries, width] = q.dims();
-    let keys = k.dims()[1];
-    let size = width / shape.heads;
-    let split = |x: Tensor<3>, length| {
-        x.reshape([batch, length, shape.heads, size])
-            .swap_dims(1, 2) // [batch, heads, len, size]
+) -> Tensor<2> {
+    let (heads, batch) = (shape.heads, shape.keys.len());
+    let size = q.dims()[1] / heads;
+    let queries = shape.queries.iter().copied().max().unwrap_or(0);
+    let keys = shape.keys.iter().copied().max().unwrap_or(0);
+    let split = |x: Tensor<2>, counts: &[usize], length| {
+        let padded = x.clone().select(0, index(&padding(counts, length), &x.device()));
+        padded.reshape([batch, length, heads, size]).swap_dims(1, 2) // [batch, heads, len, size]
     };
-    let scores = split(q, queries)
-        .matmul(split(k, keys).swap_dims(2, 3))
+    let device = q.device();
+    let scores = split(q, &shape.queries, queries)
+        .matmul(split(k, &shape.keys, keys).swap_dims(2, 3))
         .mul_scalar(shape.scale);
-    let lengths: Vec<i64> = shape.lengths.iter().map(|l| *l as i64).collect();
-    let lengths = Tensor::<1, Int>::from_data(TensorData::new(lengths, [batch]), &device);
+    let lengths: Vec<usize> = shape.keys.clone();
     let masked = Tensor::<1, Int>::arange(0..keys as i64, &device)
         .reshape([1, 1, 1, keys])
-        .greater_equal(lengths.reshape([batch, 1, 1, 1]))
-        .expand([batch, shape.heads, queries, keys]);
+        .greater_equal(index(&lengths, &device).reshape([batch, 1, 1, 1]))
+        .expand([batch, heads, queries, keys]);
     let probabilities = activation::softmax(scores.mask_fill(masked, f32::MIN), 3);
-    dropout(probabilities, probability)
-        .matmul(split(v, keys))
+    let factors = padded_factors(shape, queries, keys, probability);
+    let mask = Tensor::from_data(TensorData::new(factors, [batch, heads, queries, keys]), &device);
+    let padded = (probabilities * mask)
+        .matmul(split(v, &shape.keys, keys))
         .swap_dims(1, 2)
-        .reshape([batch, queries, width])
+        .reshape([batch * queries, heads * size]);
+    let real: Vec<usize> = (0..batch)
+        .flat_map(|row| (0..shape.queries[row]).map(move |i| row * queries + i))
+        .collect();
+    padded.select(0, index(&real, &device))
+}
+
+fn index(values: &[usize], device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i64> = values.iter().map(|v| *v as i64).collect();
+    let n = values.len();
+    Tensor::from_data(TensorData::new(values, [n]), device)
+}
+
+/// For every place of a padded batch the token that goes there; token 0 where there is none.
+fn padding(counts: &[usize], length: usize) -> Vec<usize> {
+    let mut first = 0;
+    let mut places = Vec::with_capacity(counts.len() * length);
+    for count in counts {
+        places.extend((0..length).map(|i| if i < *count { first + i } else { 0 }));
+        first += count;
+    }
+    places
+}
+
+/// The mask of the attention probabilities, [batch, heads, queries, keys] with padding.
+fn padded_factors(shape: &AttentionShape, queries: usize, keys: usize, p: Dropout) -> Vec<f32> {
+    let rows = || shape.queries.iter().zip(&shape.keys);
+    let total = rows().map(|(q, k)| q * k * shape.heads).sum();
+    let dense = p.factors(total);
+    let mut dense = dense.as_slice();
+    let mut padded = vec![1.0; shape.keys.len() * shape.heads * queries * keys];
+    let mut blocks = padded.chunks_exact_mut((queries * keys).max(1));
+    for (q, k) in rows() {
+        for block in blocks.by_ref().take(shape.heads) {
+            for row in block.chunks_exact_mut(keys).take(*q) {
+                let (own, rest) = dense.split_at(*k);
+                row[..*k].copy_from_slice(own);
+                dense = rest;
+            }
+        }
+    }
+    padded
 }
 
 fn add_bias<const D: usize>(x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {

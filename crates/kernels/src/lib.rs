@@ -133,23 +133,24 @@ pub fn add_layer_norm<const D: usize>(
     ))
 }
 
-/// Multi-head attention softmax(scale q k^T) v with padded keys masked and dropout on the
-/// probabilities (Vaswani et al. 2017, section 3.2).
+/// Multi-head attention softmax(scale q k^T) v with dropout on the probabilities (Vaswani et al.
+/// 2017, section 3.2). The rows of a batch lie one after the other without padding, and the tokens
+/// of a row attend to that row alone.
 ///
 /// # Shapes
-/// - `q`: `[batch, queries, heads x size]`; `k`, `v`: `[batch, keys, heads x size]`
-/// - `shape.lengths`: one number of real keys for each row of the batch, at least 1
+/// - `q`: `[sum of shape.queries, heads x size]`; `k`, `v`: `[sum of shape.keys, heads x size]`
 /// - returns the shape of `q`
 ///
 /// # Panics
-/// Panics when the number of lengths is not the batch, or the width no multiple of the heads.
+/// Panics when the tensors are not of these shapes, a row has no key, or the width is no multiple of
+/// the heads.
 pub fn attention(
-    q: Tensor<3>,
-    k: Tensor<3>,
-    v: Tensor<3>,
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
     shape: &AttentionShape,
     dropout: Dropout,
-) -> Tensor<3> {
+) -> Tensor<2> {
     if !fused(&q) {
         return composed::attention(q, k, v, shape, dropout);
     }

@@ -240,17 +240,25 @@ fn add_layer_norm_equals() {
 
 #[test]
 fn attention_equals() {
-    let (k, v) = (random([3, 9, 24], 2), random([3, 9, 24], 3));
-    for (queries, probability) in [(9, 0.0), (9, 0.2), (1, 0.0), (1, 0.2)] {
-        let q = random([3, queries, 24], 1);
+    let keys = vec![9, 4, 1];
+    let (k, v) = (random([14, 24], 2), random([14, 24], 3));
+    for (queries, probability) in [
+        (vec![9, 4, 1], 0.0),
+        (vec![9, 4, 1], 0.2),
+        (vec![1, 1, 1], 0.0),
+        (vec![1, 1, 1], 0.2),
+    ] {
+        let q = random([queries.iter().sum(), 24], 1);
+        let name = format!("attention {queries:?} p {probability}");
         let shape = AttentionShape {
             heads: 4,
             scale: 0.4,
-            lengths: vec![9, 4, 1],
+            queries,
+            keys: keys.clone(),
         };
         let d = Dropout::new(probability, 21);
         compare!(
-            format!("attention {queries} queries p {probability}"),
+            name,
             [q, k, v],
             attention(q.clone(), k.clone(), v.clone(), &shape, d),
             composed::attention(q.clone(), k.clone(), v.clone(), &shape, d)

@@ -4,6 +4,7 @@
 //! mean one tensor. Files are memory-mapped and tensors are converted one at a time.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -98,7 +99,7 @@ impl Checkpoint {
         let values = to_f32(bytes, located.dtype).ok_or_else(|| ModelError::Weights {
             path: path.clone(),
             problem: format!(
-                "tensor {name} is {:?}; supported are F32, F16 and BF16",
+                "tensor {name} is {:?}; supported are F32, F16 and BF16, save the model as one of them",
                 located.dtype
             ),
         })?;
@@ -146,7 +147,10 @@ pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
         return shards(dir, &index);
     }
     let bin = dir.join("pytorch_model.bin");
-    let problem = if bin.is_file() {
+    // A folder of that name, or the broken link of an interrupted download.
+    let problem = if single.symlink_metadata().is_ok() {
+        "model.safetensors is there but is not a file; get it again"
+    } else if bin.is_file() {
         "there is a pytorch_model.bin but no model.safetensors; convert it with transformers \
          (`model.save_pretrained(folder, safe_serialization=True)`)"
     } else if dir.is_dir() {
@@ -184,9 +188,9 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let mut files = Vec::new();
     for name in names {
         // A shard lies beside its index: anything else would leave the folder.
-        if Path::new(name).components().count() != 1 || name == ".." {
+        if Path::new(name).file_name() != Some(OsStr::new(name)) {
             return Err(wrong(format!(
-                "shard name {name:?} is not a plain file name"
+                "shard name {name:?} is not a plain file name; put the shards beside the index"
             )));
         }
         let path = dir.join(name);

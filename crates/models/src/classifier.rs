@@ -52,11 +52,10 @@ impl SequenceClassifier {
 
 impl Head {
     /// # Shapes
-    /// - `first`: `[batch, 1, d]`
+    /// - `first`: `[batch, d]`
     /// - returns `[batch, labels]`
-    pub fn forward(&self, first: Tensor<3>, mode: &mut Mode) -> Tensor<2> {
-        let x: Tensor<2> = first.squeeze_dim(1);
-        let x = dropout(x, mode.dropout(self.dropout));
+    pub fn forward(&self, first: Tensor<2>, mode: &mut Mode) -> Tensor<2> {
+        let x = dropout(first, mode.dropout(self.dropout));
         let x = self.dense.forward(x, mode.key()).tanh();
         let x = dropout(x, mode.dropout(self.dropout));
         self.out_proj.forward(x, mode.key())

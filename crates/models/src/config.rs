@@ -1,5 +1,6 @@
 //! config.json: every field that changes the mathematics is honoured or refused by name.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -71,8 +72,17 @@ pub struct RobertaConfig {
     pub raw: Map<String, Value>,
 }
 
-/// Larger than any encoder ever published: beyond it a file is damaged.
+/// Larger than any size in any encoder ever published: beyond it a file is damaged.
 const LARGEST: usize = 1 << 24;
+
+/// More layers than any encoder ever published.
+const MOST_LAYERS: usize = 1024;
+
+/// More parameters than any encoder ever published (XLM-R XXL has 10.7 billion).
+const MOST_PARAMETERS: u128 = 1 << 34;
+
+/// The largest epsilon and the largest standard deviation of new weights that make any sense.
+const LARGEST_REAL: f64 = 10.0;
 
 impl ModelConfig {
     /// Reads `config.json` of a model folder.
@@ -89,8 +99,13 @@ impl ModelConfig {
     /// # Errors
     /// As [`ModelConfig::from_dir`].
     pub fn from_file(path: &Path) -> Result<Self, ModelError> {
-        let text =
-            std::fs::read(path).map_err(ModelError::io(path, "reading the configuration"))?;
+        let text = std::fs::read(path).map_err(|source| match source.kind() {
+            ErrorKind::NotFound => ModelError::Config {
+                path: path.to_owned(),
+                problem: "no such file; give a Hugging Face model folder, which has one".into(),
+            },
+            _ => ModelError::io(path, "reading the configuration")(source),
+        })?;
         Self::parse(&text, path)
     }
 
@@ -106,13 +121,15 @@ impl ModelConfig {
         let raw: Map<String, Value> = serde_json::from_slice(text)
             .map_err(|e| problem(format!("not a JSON object: {e}; get the file again")))?;
         let fields = Fields { raw: &raw, path };
-        match raw.get("model_type").and_then(Value::as_str) {
-            Some("roberta") => RobertaConfig::read(&fields).map(Self::Roberta),
+        match fields.get("model_type") {
+            Some(Value::String(name)) if name == "roberta" => {
+                RobertaConfig::read(&fields).map(Self::Roberta)
+            }
             Some(other) => Err(problem(format!(
-                "model_type is {other:?}, and this build knows \"roberta\"; choose a RoBERTa checkpoint"
+                "model_type is {other}, and this build knows \"roberta\"; choose a RoBERTa checkpoint"
             ))),
             None => Err(problem(
-                "model_type is missing; expected \"roberta\"".into(),
+                "model_type is missing; expected \"roberta\", choose a RoBERTa checkpoint".into(),
             )),
         }
     }
@@ -188,6 +205,8 @@ impl RobertaConfig {
             fields.refuse_unless(name, &[false.into()])?;
         }
         fields.refuse_unless("chunk_size_feed_forward", &[0.into()])?;
+        fields.refuse_unless("pruned_heads", &[Map::new().into()])?;
+        fields.refuse_unless("quantization_config", &[])?;
         let hidden_dropout_prob = fields.probability("hidden_dropout_prob", Some(0.1))?;
         let classifier_dropout =
             fields.probability("classifier_dropout", Some(hidden_dropout_prob))?;
@@ -219,28 +238,48 @@ impl RobertaConfig {
         let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
         if hidden % heads != 0 {
             return Err(fields.wrong(format!(
-                "hidden_size {hidden} is not a multiple of num_attention_heads {heads}"
+                "hidden_size {hidden} is not a multiple of num_attention_heads {heads}; correct the wrong one"
             )));
         }
         let (pad, vocab) = (self.pad_token_id, self.vocab_size);
         if pad >= vocab {
             return Err(fields.wrong(format!(
-                "pad_token_id {pad} is not below vocab_size {vocab}"
+                "pad_token_id {pad} is not below vocab_size {vocab}; correct the wrong one"
             )));
         }
         let positions = self.max_position_embeddings;
         if positions < pad + 2 {
             return Err(fields.wrong(format!(
-                "max_position_embeddings {positions} leaves no position after pad_token_id {pad}"
+                "max_position_embeddings {positions} leaves no position after pad_token_id {pad}; \
+                 expected at least {}",
+                pad + 2
             )));
         }
-        if self.num_hidden_layers > 1024 {
-            let layers = self.num_hidden_layers;
+        let layers = self.num_hidden_layers;
+        if layers > MOST_LAYERS {
             return Err(fields.wrong(format!(
-                "num_hidden_layers {layers} is absurd; at most 1024"
+                "num_hidden_layers is {layers}; expected at most {MOST_LAYERS}"
+            )));
+        }
+        let parameters = self.matrix_elements();
+        if parameters > MOST_PARAMETERS {
+            return Err(fields.wrong(format!(
+                "vocab_size {vocab}, max_position_embeddings {positions}, type_vocab_size {}, hidden_size {hidden}, \
+                 intermediate_size {} and num_hidden_layers {layers} make {parameters} parameters; \
+                 expected at most {MOST_PARAMETERS}, correct the one that is too large",
+                self.type_vocab_size, self.intermediate_size,
             )));
         }
         Ok(())
+    }
+
+    /// Elements of all the matrices but the head's output; sizes up to [`LARGEST`] cannot overflow.
+    fn matrix_elements(&self) -> u128 {
+        let wide = |n: usize| n as u128;
+        let (hidden, inner) = (wide(self.hidden_size), wide(self.intermediate_size));
+        let rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size;
+        let layer = 4 * hidden * hidden + 2 * hidden * inner;
+        wide(rows) * hidden + wide(self.num_hidden_layers) * layer + hidden * hidden
     }
 }
 
@@ -258,6 +297,10 @@ impl Fields<'_> {
         }
     }
 
+    fn missing(&self, name: &str) -> ModelError {
+        self.wrong(format!("{name} is missing; get the complete file again"))
+    }
+
     /// A field that is there and not null.
     fn get(&self, name: &str) -> Option<&Value> {
         self.raw.get(name).filter(|value| !value.is_null())
@@ -265,7 +308,7 @@ impl Fields<'_> {
 
     fn whole(&self, name: &str, default: Option<usize>) -> Result<usize, ModelError> {
         let Some(value) = self.get(name) else {
-            return default.ok_or_else(|| self.wrong(format!("{name} is missing")));
+            return default.ok_or_else(|| self.missing(name));
         };
         let number = value.as_u64().and_then(|n| usize::try_from(n).ok());
         number.filter(|n| *n <= LARGEST).ok_or_else(|| {
@@ -284,7 +327,7 @@ impl Fields<'_> {
 
     fn number(&self, name: &str, default: Option<f64>) -> Result<f64, ModelError> {
         let Some(value) = self.get(name) else {
-            return default.ok_or_else(|| self.wrong(format!("{name} is missing")));
+            return default.ok_or_else(|| self.missing(name));
         };
         value
             .as_f64()
@@ -305,10 +348,13 @@ impl Fields<'_> {
 
     fn positive(&self, name: &str, default: Option<f64>) -> Result<f64, ModelError> {
         let n = self.number(name, default)?;
-        if n > 0.0 {
+        // As f32, which is what it is used as: 1e-300 would be 0.
+        if n as f32 > 0.0 && n <= LARGEST_REAL {
             Ok(n)
         } else {
-            Err(self.wrong(format!("{name} is {n}; expected a positive number")))
+            Err(self.wrong(format!(
+                "{name} is {n}; expected a positive number up to {LARGEST_REAL}"
+            )))
         }
     }
 
@@ -328,9 +374,12 @@ impl Fields<'_> {
         match self.get(name) {
             Some(value) if !allowed.contains(value) => {
                 let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
-                let allowed = allowed.join(" or ");
+                let expected = match allowed.as_slice() {
+                    [] => "it must be absent".to_owned(),
+                    allowed => format!("it must be {}", allowed.join(" or ")),
+                };
                 Err(self.wrong(format!(
-                    "{name} is {value}, which is not supported; it must be {allowed}"
+                    "{name} is {value}, which is not supported; {expected}"
                 )))
             }
             _ => Ok(()),
@@ -342,13 +391,20 @@ impl Fields<'_> {
             return Ok(None);
         };
         let Some(map) = value.as_object() else {
-            return Err(self.wrong("id2label is not an object of id to name".into()));
+            return Err(self.wrong(format!(
+                "id2label is {value}; expected an object of id to name"
+            )));
         };
+        if map.is_empty() {
+            return Err(
+                self.wrong("id2label is {}; expected at least one label, or none of it".into())
+            );
+        }
         let mut names = vec![None; map.len()];
         for (id, name) in map {
             let slot = id.parse::<usize>().ok().and_then(|id| names.get_mut(id));
             match (slot, name.as_str()) {
-                (Some(slot), Some(name)) => *slot = Some(name.to_owned()),
+                (Some(slot @ None), Some(name)) => *slot = Some(name.to_owned()),
                 _ => {
                     return Err(self.wrong(format!(
                         "id2label has {id:?}: {name}; expected the ids 0 to {} with names",

@@ -23,14 +23,14 @@ impl LayerNorm {
     /// LayerNorm(residual + dropout(x + bias)).
     ///
     /// # Shapes
-    /// `x`, `residual` and the result are `[batch, length, d]`, `bias` is `[d]`.
+    /// `x`, `residual` and the result are `[tokens, d]`, `bias` is `[d]`.
     pub fn forward(
         &self,
-        x: Tensor<3>,
+        x: Tensor<2>,
         bias: Option<Tensor<1>>,
-        residual: Option<Tensor<3>>,
+        residual: Option<Tensor<2>>,
         dropout: Dropout,
-    ) -> Tensor<3> {
+    ) -> Tensor<2> {
         let affine = [self.gamma.val(), self.beta.val()];
         add_layer_norm(x, bias, residual, affine, self.epsilon, dropout)
     }
@@ -49,9 +49,9 @@ pub struct SubLayerOutput {
 
 impl SubLayerOutput {
     /// # Shapes
-    /// - `x`: `[batch, length, in]`, `residual`: `[batch, length, d]`
-    /// - returns `[batch, length, d]`
-    pub fn forward(&self, x: Tensor<3>, residual: Tensor<3>, mode: &mut Mode) -> Tensor<3> {
+    /// - `x`: `[tokens, in]`, `residual`: `[tokens, d]`
+    /// - returns `[tokens, d]`
+    pub fn forward(&self, x: Tensor<2>, residual: Tensor<2>, mode: &mut Mode) -> Tensor<2> {
         let x = self.dense.forward_without_bias(x, mode.key());
         let bias = self.dense.bias.as_ref().map(Param::val);
         self.layer_norm
@@ -71,9 +71,9 @@ pub struct Intermediate {
 
 impl Intermediate {
     /// # Shapes
-    /// - `x`: `[batch, length, d]`
-    /// - returns `[batch, length, intermediate]`
-    pub fn forward(&self, x: Tensor<3>, mode: &mut Mode) -> Tensor<3> {
+    /// - `x`: `[tokens, d]`
+    /// - returns `[tokens, intermediate]`
+    pub fn forward(&self, x: Tensor<2>, mode: &mut Mode) -> Tensor<2> {
         let key = mode.key();
         match self.activation {
             Activation::Gelu => {
@@ -88,7 +88,7 @@ impl Intermediate {
 }
 
 /// 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
-fn gelu_tanh(x: Tensor<3>) -> Tensor<3> {
+fn gelu_tanh(x: Tensor<2>) -> Tensor<2> {
     let cubic = x.clone().powi_scalar(3).mul_scalar(0.044_715);
     let inner = (x.clone() + cubic).mul_scalar((2.0 / std::f64::consts::PI).sqrt());
     x.mul_scalar(0.5) * inner.tanh().add_scalar(1.0)

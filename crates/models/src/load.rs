@@ -52,6 +52,7 @@ pub struct LoadReport {
 
 /// Tensors that a file may hold beyond a classifier's: the masked language model's head, the
 /// pooler that RoBERTa's classifier does not use, and position ids that older versions stored.
+/// A name with a dot at its end stands for everything below it.
 const IGNORED: [&str; 5] = [
     "lm_head.",
     "roberta.pooler.",
@@ -112,7 +113,7 @@ fn match_names(
     let mut problems = Problems::default();
     let mut ignored = Vec::new();
     for name in checkpoint.tensors().keys() {
-        if IGNORED.iter().any(|rule| name.starts_with(rule)) {
+        if is_ignored(name) {
             ignored.push(name.clone());
             continue;
         }
@@ -131,6 +132,7 @@ fn match_names(
         HeadOrigin::Fresh
     };
     let mut names = BTreeMap::new();
+    let mut other_labels: BTreeMap<usize, &str> = BTreeMap::new();
     for spec in specs {
         let Some(name) = canonical.remove(&spec.name) else {
             if !spec.in_head() || has_head {
@@ -141,7 +143,8 @@ fn match_names(
         let found = &checkpoint.tensors()[name].shape;
         if *found == spec.shape {
             names.insert(spec.name.clone(), name.to_owned());
-        } else if spec.name.starts_with("classifier.out_proj.") && same_width(found, &spec.shape) {
+        } else if is_output(&spec.name) && same_width(found, &spec.shape) {
+            other_labels.insert(found[0], name);
             head = HeadOrigin::OutputFresh { found: found[0] };
         } else {
             problems.push(
@@ -150,11 +153,29 @@ fn match_names(
             );
         }
     }
-    for (ours, name) in &canonical {
-        problems.push(
-            "unexpected",
-            format!("{name}{}", near_miss(ours, specs, &names)),
-        );
+    // Weight and bias of the output layer are of one number of labels, and so both are new.
+    let outputs = names.keys().filter(|name| is_output(name)).count();
+    if other_labels.len() > 1 || (other_labels.len() == 1 && outputs > 0) {
+        for (found, name) in other_labels {
+            problems.push(
+                "misshapen",
+                format!("{name} is of {found} labels, the rest of its layer is not"),
+            );
+        }
+    }
+    let untaken: Vec<&str> = specs
+        .iter()
+        .map(|spec| spec.name.as_str())
+        .filter(|name| !names.contains_key(*name))
+        .collect();
+    for (i, (ours, name)) in canonical.iter().enumerate() {
+        let hint = if i < SHOWN {
+            near_miss(ours, &untaken)
+        } else {
+            None
+        };
+        let hint = hint.map_or_else(String::new, |near| format!(" (did it mean {near}?)"));
+        problems.push("unexpected", format!("{name}{hint}"));
     }
     problems.into_result(checkpoint.dir())?;
     let report = LoadReport {
@@ -163,6 +184,17 @@ fn match_names(
         ignored,
     };
     Ok((names, report))
+}
+
+fn is_ignored(name: &str) -> bool {
+    IGNORED
+        .iter()
+        .any(|rule| name == *rule || (rule.ends_with('.') && name.starts_with(rule)))
+}
+
+/// True for the tensors whose first extent is the number of labels.
+fn is_output(name: &str) -> bool {
+    name.starts_with("classifier.out_proj.")
 }
 
 /// Same but for the number of labels.
@@ -186,18 +218,27 @@ fn canonical_name(name: &str) -> String {
     }
 }
 
-fn near_miss(name: &str, specs: &[TensorSpec], found: &BTreeMap<String, String>) -> String {
-    let last = |name: &str| {
-        name.rsplit('.')
-            .take(3)
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
+/// The candidate that has the most in common with a name at its start and its end, if that is most
+/// of the shorter of the two: a slip of the pen, or another prefix.
+fn near_miss<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    let common = |other: &str| {
+        let most = name.len().min(other.len());
+        let start = name
+            .bytes()
+            .zip(other.bytes())
+            .take_while(|(a, b)| a == b)
+            .count();
+        let ends = name.bytes().rev().zip(other.bytes().rev());
+        let end = ends.take_while(|(a, b)| a == b).count();
+        (start + end).min(most)
     };
-    specs
-        .iter()
-        .find(|spec| !found.contains_key(&spec.name) && last(&spec.name) == last(name))
-        .map_or_else(String::new, |spec| format!(" (did it mean {}?)", spec.name))
+    // The first of equally good ones.
+    let best = candidates.iter().rev().max_by_key(|other| common(other))?;
+    (5 * common(best) >= 4 * name.len().min(best.len())).then_some(*best)
 }
+
+/// How many problems of one kind a message spells out.
+const SHOWN: usize = 4;
 
 /// Problems by kind, the first few of each spelt out.
 #[derive(Default)]
@@ -214,7 +255,7 @@ impl Problems {
         }
         let mut parts = Vec::new();
         for (kind, list) in &self.0 {
-            let shown: Vec<&str> = list.iter().take(4).map(String::as_str).collect();
+            let shown: Vec<&str> = list.iter().take(SHOWN).map(String::as_str).collect();
             let more = list.len() - shown.len();
             let more = if more > 0 {
                 format!(" and {more} more")
@@ -225,7 +266,10 @@ impl Problems {
         }
         Err(ModelError::Mismatch {
             path: dir.to_owned(),
-            problem: parts.join("; "),
+            problem: format!(
+                "{}; take config.json and the weights from one checkpoint",
+                parts.join("; ")
+            ),
         })
     }
 }

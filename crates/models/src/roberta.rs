@@ -97,58 +97,50 @@ impl Roberta {
     /// The last hidden state of every token.
     ///
     /// # Shapes
-    /// Returns `[batch, length, d]`.
+    /// Returns `[batch, length, d]`, zero where there is padding.
     pub fn forward(&self, input: &ModelInput, mode: &mut Mode) -> Tensor<3> {
-        self.run(input, mode, Keep::All, &mut |_| {})
+        input.padded(self.run(input, mode, Keep::All, &mut |_| {}))
     }
 
     /// The last hidden state of token 0, without computing the last layer for any other token:
     /// the last layer needs keys and values of all tokens, and everything else of token 0 alone.
     ///
     /// # Shapes
-    /// Returns `[batch, 1, d]`.
-    pub fn first_token(&self, input: &ModelInput, mode: &mut Mode) -> Tensor<3> {
+    /// Returns `[batch, d]`.
+    pub fn first_token(&self, input: &ModelInput, mode: &mut Mode) -> Tensor<2> {
         self.run(input, mode, Keep::First, &mut |_| {})
     }
 
     /// The embedding output and the output of every layer, in evaluation mode.
     ///
     /// # Shapes
-    /// Returns layers + 1 tensors `[batch, length, d]`.
+    /// Returns layers + 1 tensors `[batch, length, d]`, zero where there is padding.
     pub fn hidden_states(&self, input: &ModelInput) -> Vec<Tensor<3>> {
         let mut states = Vec::new();
         self.run(input, &mut Mode::eval(), Keep::All, &mut |x| {
-            states.push(x.clone())
+            states.push(input.padded(x.clone()));
         });
         states
     }
 
+    /// Works on the real tokens of all rows, one after the other: `[tokens, d]`. Padding is never
+    /// computed.
     fn run(
         &self,
         input: &ModelInput,
         mode: &mut Mode,
         keep: Keep,
-        each: &mut dyn FnMut(&Tensor<3>),
-    ) -> Tensor<3> {
+        each: &mut dyn FnMut(&Tensor<2>),
+    ) -> Tensor<2> {
         let mut x = self.embeddings.forward(input, mode);
         each(&x);
-        let layers = &self.encoder.layer;
-        for (i, layer) in layers.iter().enumerate() {
-            let keep = if i + 1 == layers.len() {
-                keep
-            } else {
-                Keep::All
-            };
-            x = layer.forward(x, &input.lengths, keep, mode);
+        let last = self.encoder.layer.len() - 1;
+        for (i, layer) in self.encoder.layer.iter().enumerate() {
+            let keep = if i == last { keep } else { Keep::All };
+            x = layer.forward(x, input, keep, mode);
             each(&x);
         }
-        // Without any layer, token 0 of the embeddings.
-        let length = if keep == Keep::First { 1 } else { input.length };
-        if x.dims()[1] > length {
-            x.narrow(1, 0, length)
-        } else {
-            x
-        }
+        x
     }
 
     /// The device that the weights are on.
@@ -159,67 +151,67 @@ impl Roberta {
 
 impl Embeddings {
     /// # Shapes
-    /// Returns `[batch, length, d]`.
-    pub fn forward(&self, input: &ModelInput, mode: &mut Mode) -> Tensor<3> {
+    /// Returns `[tokens, d]`.
+    pub fn forward(&self, input: &ModelInput, mode: &mut Mode) -> Tensor<2> {
         let words = self.word_embeddings.weight.val();
         let device = words.device();
-        let words = embedding(words, input.id_tensor(&device));
-        let positions = input.positions(self.pad, &device);
-        let positions = embedding(self.position_embeddings.weight.val(), positions);
-        let token_type = self
-            .token_type_embeddings
-            .weight
-            .val()
-            .narrow(0, 0, 1)
-            .squeeze_dim(0); // [d]
-        let x = self
-            .layer_norm
-            .forward(words, Some(token_type), Some(positions), Dropout::NONE);
+        let words = embedding(words, input.packed_ids(&device)).squeeze_dim(0); // [tokens, d]
+        let positions = input.packed_positions(self.pad, &device);
+        let positions = embedding(self.position_embeddings.weight.val(), positions).squeeze_dim(0);
+        let types = self.token_type_embeddings.weight.val();
+        let token_type = types.narrow(0, 0, 1).squeeze_dim(0); // [d]
+        let x = self.layer_norm.forward(words, Some(token_type), Some(positions), Dropout::NONE);
         dropout(x, mode.dropout(self.dropout))
     }
 }
 
 impl Layer {
-    fn forward(&self, x: Tensor<3>, lengths: &[usize], keep: Keep, mode: &mut Mode) -> Tensor<3> {
-        let x = self.attention.forward(x, lengths, keep, mode);
+    /// # Shapes
+    /// `x` is `[tokens, d]`; returns the same, or `[batch, d]` where only token 0 is kept.
+    fn forward(&self, x: Tensor<2>, input: &ModelInput, keep: Keep, mode: &mut Mode) -> Tensor<2> {
+        let x = self.attention.forward(x, input, keep, mode);
         let intermediate = self.intermediate.forward(x.clone(), mode);
         self.output.forward(intermediate, x, mode)
     }
 }
 
 impl AttentionBlock {
-    fn forward(&self, x: Tensor<3>, lengths: &[usize], keep: Keep, mode: &mut Mode) -> Tensor<3> {
-        let queries = match keep {
-            Keep::All => x.clone(),
-            Keep::First => x.clone().narrow(1, 0, 1),
+    fn forward(&self, x: Tensor<2>, input: &ModelInput, keep: Keep, mode: &mut Mode) -> Tensor<2> {
+        let (queries, counts) = match keep {
+            Keep::All => (x.clone(), input.lengths.clone()),
+            Keep::First => {
+                let starts = input.starts(&x.device());
+                (x.clone().select(0, starts), vec![1; input.rows])
+            }
         };
-        let context = self
-            .self_attention
-            .forward(queries.clone(), x, lengths, mode);
+        let context = self.self_attention.forward(queries.clone(), counts, x, input, mode);
         self.output.forward(context, queries, mode)
     }
 }
 
 impl SelfAttention {
+    /// `queries` has `counts` tokens for each row of the batch, `x` has all of the input's.
+    ///
     /// # Shapes
-    /// - `queries`: `[batch, queries, d]`, `x`: `[batch, length, d]`
-    /// - returns `[batch, queries, d]`
+    /// - `queries`: `[sum of counts, d]`, `x`: `[tokens, d]`
+    /// - returns the shape of `queries`
     fn forward(
         &self,
-        queries: Tensor<3>,
-        x: Tensor<3>,
-        lengths: &[usize],
+        queries: Tensor<2>,
+        counts: Vec<usize>,
+        x: Tensor<2>,
+        input: &ModelInput,
         mode: &mut Mode,
-    ) -> Tensor<3> {
-        let width = x.dims()[2];
+    ) -> Tensor<2> {
+        let shape = AttentionShape {
+            heads: self.heads,
+            scale: ((x.dims()[1] / self.heads) as f64).sqrt().recip(),
+            queries: counts,
+            keys: input.lengths.clone(),
+        };
         let q = self.query.forward(queries, mode.key());
         let k = self.key.forward(x.clone(), mode.key());
         let v = self.value.forward(x, mode.key());
-        let shape = AttentionShape {
-            heads: self.heads,
-            scale: ((width / self.heads) as f64).sqrt().recip(),
-            lengths: lengths.to_vec(),
-        };
         attention(q, k, v, &shape, mode.dropout(self.dropout))
     }
 }

@@ -125,6 +125,15 @@ fn adapter_files(folder: &Path) -> Result<Vec<String>, TrainError> {
 fn data_digests(config: &RunConfig) -> Result<BTreeMap<String, String>, TrainError> {
     let task = config.task.to_string();
     let folder = config.data_dir.join(&task);
+    if !folder.is_dir() {
+        return Err(TrainError::Mismatch {
+            path: config.data_dir.clone(),
+            reason: format!(
+                "there is no data for {task} in it; expected {task}/train-00000-of-00001.parquet \
+                 and the evaluation splits beside it"
+            ),
+        });
+    }
     let names = file_names(&folder)?;
     let mut digests = BTreeMap::new();
     for split in std::iter::once(&"train").chain(config.task.evaluation_splits()) {

@@ -59,7 +59,7 @@ pub use merge::{Merged, merge};
 pub use optimizer::{
     AdamW, BETA_1, BETA_2, EPSILON, Gradients, MAX_GRAD_NORM, Moments, clip_scale, decays,
 };
-pub use output::{replace_folder, write_atomic, write_json};
+pub use output::{recover_folder, replace_folder, write_atomic, write_json};
 pub use plan::RunPlan;
 pub use predict::{PredictConfig, PredictInput, PredictionRow, predict};
 pub use progress::{Event, Observer, Silent};

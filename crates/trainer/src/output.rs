@@ -83,7 +83,7 @@ pub fn replace_folder(
 ///
 /// # Errors
 /// When the system refuses.
-pub(crate) fn recover_folder(path: &Path) -> Result<(), TrainError> {
+pub fn recover_folder(path: &Path) -> Result<(), TrainError> {
     let old = sibling(path, ".old");
     if !path.exists() && old.is_dir() {
         fs::rename(&old, path).map_err(TrainError::io("bring back", path))?;

@@ -1,5 +1,5 @@
-//! softmax(q k^T / scale) v per head, read and written in place in [batch, length, heads x size]:
-//! no transposes, no score tensor. The backward pass computes the probabilities again.
+//! softmax(q k^T / scale) v per head, read and written in place in [tokens, heads x size]: no
+//! padding, no transposes, no score tensor. The backward pass computes the probabilities again.
 
 use std::cell::RefCell;
 
@@ -7,6 +7,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::buffer::{Out, tensor, values, written};
+use super::linear::scale_by_mask as drop_in_stream;
 use super::simd::{dot, exp, max, multiversion, sum};
 use crate::backend::AttentionShape;
 use crate::random::Dropout;
@@ -25,7 +26,7 @@ fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     })
 }
 
-/// One head of one row of the batch: where it lies and how many keys it sees.
+/// One head of one row of the batch: where it lies and how many tokens it has.
 #[derive(Clone, Copy)]
 struct Head {
     queries: usize,
@@ -36,32 +37,32 @@ struct Head {
     /// Elements from one token to the next.
     stride: usize,
     size: usize,
-    /// Where its scores begin in the dropout's stream, and its row length there.
+    /// Where its scores begin in the dropout's stream.
     stream: u32,
-    stream_row: usize,
 }
 
-impl Head {
-    fn new(
-        shape: &AttentionShape,
-        queries: usize,
-        keys: usize,
-        index: usize,
-        stride: usize,
-    ) -> Self {
-        let (row, head) = (index / shape.heads, index % shape.heads);
-        let size = stride / shape.heads;
-        Self {
-            queries,
-            keys: shape.lengths[row].min(keys),
-            q: row * queries * stride + head * size,
-            k: row * keys * stride + head * size,
-            stride,
-            size,
-            stream: (index * queries * keys) as u32,
-            stream_row: keys,
+/// All heads of all rows, in the order of the dropout's stream.
+fn heads(shape: &AttentionShape, stride: usize) -> Vec<Head> {
+    let size = stride / shape.heads;
+    let (mut q, mut k, mut scores) = (0, 0, 0usize);
+    let mut heads = Vec::with_capacity(shape.keys.len() * shape.heads);
+    for (&queries, &keys) in shape.queries.iter().zip(&shape.keys) {
+        for head in 0..shape.heads {
+            heads.push(Head {
+                queries,
+                keys,
+                q: q * stride + head * size,
+                k: k * stride + head * size,
+                stride,
+                size,
+                stream: scores as u32,
+            });
+            scores += queries * keys;
         }
+        q += queries;
+        k += keys;
     }
+    heads
 }
 
 /// An operand inside a larger buffer: (pointer, row stride, column stride).
@@ -122,19 +123,6 @@ multiversion! {
 }
 
 multiversion! {
-    /// out = probabilities times the mask, by rows of `keys` elements; may be the same memory.
-    fn drop_rows(probabilities: &mut [f32], keys: usize, stream: u32, stream_row: usize, dropout: Dropout) {
-        let mask = dropout.mask();
-        for (i, row) in probabilities.chunks_exact_mut(keys).enumerate() {
-            let start = stream.wrapping_add((i * stream_row) as u32);
-            for (j, p) in row.iter_mut().enumerate() {
-                *p *= mask.factor(start.wrapping_add(j as u32));
-            }
-        }
-    }
-}
-
-multiversion! {
     /// Turns `gradient`, d loss / d (dropped probabilities), into d loss / d scores x `scale`.
     fn softmax_gradient_rows(gradient: &mut [f32], probabilities: &[f32], keys: usize, scale: f32) {
         for (g, p) in gradient.chunks_exact_mut(keys).zip(probabilities.chunks_exact(keys)) {
@@ -162,34 +150,15 @@ fn probabilities(out: &mut [f32], head: &Head, q: &[f32], k: &[f32], scale: f32)
     softmax_rows(out, head.keys);
 }
 
-struct Sizes {
-    batch: usize,
-    queries: usize,
-    keys: usize,
-    width: usize,
-    scale: f32,
-}
-
-fn sizes(q: &FlexTensor, k: &FlexTensor, shape: &AttentionShape) -> Sizes {
-    let [batch, queries, width] = [0, 1, 2].map(|i| q.layout().shape()[i]);
-    let keys = k.layout().shape()[1];
-    assert_eq!(
-        shape.lengths.len(),
-        batch,
-        "one length per row of the batch"
-    );
-    assert_eq!(
-        width % shape.heads,
-        0,
-        "the width is a multiple of the heads"
-    );
-    Sizes {
-        batch,
-        queries,
-        keys,
-        width,
-        scale: shape.scale as f32,
-    }
+/// Checks the tensors against the shape and returns the width.
+fn checked_width(q: &FlexTensor, k: &FlexTensor, shape: &AttentionShape) -> usize {
+    let [queries, width] = [0, 1].map(|i| q.layout().shape()[i]);
+    assert_eq!(shape.queries.len(), shape.keys.len(), "rows of queries and of keys");
+    assert_eq!(shape.queries.iter().sum::<usize>(), queries, "tokens of q");
+    assert_eq!(shape.keys.iter().sum::<usize>(), k.layout().shape()[0], "tokens of k");
+    assert!(shape.keys.iter().all(|keys| *keys > 0), "a row without keys");
+    assert_eq!(width % shape.heads, 0, "the width is a multiple of the heads");
+    width
 }
 
 pub(crate) fn forward(
@@ -199,20 +168,17 @@ pub(crate) fn forward(
     shape: &AttentionShape,
     dropout: Dropout,
 ) -> FlexTensor {
-    let s = sizes(&q, &k, shape);
+    let width = checked_width(&q, &k, shape);
     let (q, k, v) = (values(&q), values(&k), values(&v));
     // SAFETY: every head writes its own columns of its own rows, and together they cover all.
     let out = unsafe {
-        written(s.batch * s.queries * s.width, |out| {
-            (0..s.batch * shape.heads)
-                .into_par_iter()
-                .for_each(|index| {
-                    let head = Head::new(shape, s.queries, s.keys, index, s.width);
-                    forward_head(out, &head, q, k, v, s.scale, dropout);
-                });
+        written(q.len(), |out| {
+            heads(shape, width).into_par_iter().for_each(|head| {
+                forward_head(out, &head, q, k, v, shape.scale as f32, dropout);
+            });
         })
     };
-    tensor(out, [s.batch, s.queries, s.width])
+    tensor(out, [q.len() / width, width])
 }
 
 /// # Safety
@@ -230,7 +196,7 @@ unsafe fn forward_head(
     with_scratch(head.queries * head.keys, |p| {
         probabilities(p, head, q, k, scale);
         if !dropout.is_none() {
-            drop_rows(p, head.keys, head.stream, head.stream_row, dropout);
+            drop_in_stream(p, head.stream, dropout);
         }
         // SAFETY: the head's rows lie inside v and out.
         unsafe {
@@ -253,40 +219,33 @@ pub(crate) fn backward(
     shape: &AttentionShape,
     dropout: Dropout,
 ) -> (FlexTensor, FlexTensor, FlexTensor) {
-    let s = sizes(&q, &k, shape);
+    let width = checked_width(&q, &k, shape);
     let input = Inputs {
         gradient: values(&gradient),
         q: values(&q),
         k: values(&k),
         v: values(&v),
-        scale: s.scale,
+        scale: shape.scale as f32,
         dropout,
     };
+    let (queries, keys) = (input.q.len(), input.k.len());
     let (mut dk, mut dv) = (Vec::new(), Vec::new());
-    // SAFETY: every head writes its own columns of its own rows; padded keys are set to zero.
+    // SAFETY: every head writes its own columns of its own rows, and together they cover all.
     let dq = unsafe {
-        written(s.batch * s.queries * s.width, |dq| {
-            dk = written(s.batch * s.keys * s.width, |dk| {
-                dv = written(s.batch * s.keys * s.width, |dv| {
-                    (0..s.batch * shape.heads)
+        written(queries, |dq| {
+            dk = written(keys, |dk| {
+                dv = written(keys, |dv| {
+                    heads(shape, width)
                         .into_par_iter()
-                        .for_each(|index| {
-                            let head = Head::new(shape, s.queries, s.keys, index, s.width);
-                            backward_head([dq, dk, dv], &head, &input);
-                            for token in head.keys..s.keys {
-                                let offset = head.k + token * head.stride;
-                                dk.slice(offset, head.size).fill(0.0);
-                                dv.slice(offset, head.size).fill(0.0);
-                            }
-                        });
+                        .for_each(|head| backward_head([dq, dk, dv], &head, &input));
                 });
             });
         })
     };
     (
-        tensor(dq, [s.batch, s.queries, s.width]),
-        tensor(dk, [s.batch, s.keys, s.width]),
-        tensor(dv, [s.batch, s.keys, s.width]),
+        tensor(dq, [queries / width, width]),
+        tensor(dk, [keys / width, width]),
+        tensor(dv, [keys / width, width]),
     )
 }
 
@@ -312,7 +271,7 @@ unsafe fn backward_head([dq, dk, dv]: [Out; 3], head: &Head, input: &Inputs<'_>)
         kept.copy_from_slice(p);
         let dropping = !input.dropout.is_none();
         if dropping {
-            drop_rows(kept, n, head.stream, head.stream_row, input.dropout);
+            drop_in_stream(kept, head.stream, input.dropout);
         }
         // SAFETY: the head's rows lie inside all buffers.
         unsafe {
@@ -325,7 +284,7 @@ unsafe fn backward_head([dq, dk, dv]: [Out; 3], head: &Head, input: &Inputs<'_>)
             small_product([m, n, d], (ds.as_mut_ptr(), keys), g, right, 1.0);
         }
         if dropping {
-            drop_rows(ds, n, head.stream, head.stream_row, input.dropout);
+            drop_in_stream(ds, head.stream, input.dropout);
         }
         softmax_gradient_rows(ds, p, n, input.scale);
         // SAFETY: as above.

@@ -344,7 +344,8 @@ pub(crate) fn drop_in_place(x: &mut [f32], dropout: Dropout) {
 }
 
 multiversion! {
-    fn scale_by_mask(x: &mut [f32], first: u32, dropout: Dropout) {
+    /// x times the dropout's mask, from position `first` of the stream.
+    pub(crate) fn scale_by_mask(x: &mut [f32], first: u32, dropout: Dropout) {
         let mask = dropout.mask();
         for (i, x) in x.iter_mut().enumerate() {
             *x *= mask.factor(first.wrapping_add(i as u32));

@@ -1,0 +1,740 @@
+//! Whatever is wrong with a model folder is one clear error that names the file, the value and a
+//! way out; and no bytes at all make the loader panic.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use lowburn_models::{
+    HeadOrigin, LoadOptions, LoadReport, ModelConfig, ModelError, SequenceClassifier,
+    load_classifier, manifest,
+};
+use proptest::prelude::*;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const QUERY: &str = "roberta.encoder.layer.1.attention.self.query.weight";
+
+fn parity(model: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join("../../data/parity/models").join(model)
+}
+
+/// A copy of a good folder.
+fn copy_of(model: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(parity(model)).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    dir
+}
+
+fn tiny() -> TempDir {
+    copy_of("tiny")
+}
+
+fn load(dir: &Path) -> Result<(SequenceClassifier, LoadReport), ModelError> {
+    let options = LoadOptions {
+        num_labels: 2,
+        head_seed: 1,
+    };
+    load_classifier(dir, &options, &Device::flex()).map(|(model, _, report)| (model, report))
+}
+
+#[track_caller]
+fn refused(dir: &Path, expected: &[&str]) {
+    let message = load(dir).map(|_| ()).unwrap_err().to_string();
+    for part in expected {
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+}
+
+/// A good folder with its configuration changed.
+fn with_config(change: impl FnOnce(&mut Value)) -> TempDir {
+    let dir = tiny();
+    let path = dir.path().join(CONFIG);
+    let mut config = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut config);
+    fs::write(&path, config.to_string()).unwrap();
+    dir
+}
+
+#[derive(Clone)]
+struct Stored {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Stored {
+    fn zeros(shape: &[usize]) -> Self {
+        let bytes = vec![0; 4 * shape.iter().product::<usize>()];
+        Self {
+            dtype: Dtype::F32,
+            shape: shape.to_vec(),
+            bytes,
+        }
+    }
+
+    fn floats(&self) -> Vec<f32> {
+        let (words, _) = self.bytes.as_chunks::<4>();
+        words.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    }
+}
+
+type Tensors = BTreeMap<String, Stored>;
+
+/// A good folder with its tensors changed.
+fn with_tensors(change: impl FnOnce(&mut Tensors)) -> TempDir {
+    let dir = tiny();
+    let path = dir.path().join(WEIGHTS);
+    let bytes = fs::read(&path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: Tensors = file
+        .iter()
+        .map(|(name, view)| {
+            let stored = Stored {
+                dtype: view.dtype(),
+                shape: view.shape().to_vec(),
+                bytes: view.data().to_vec(),
+            };
+            (name.to_owned(), stored)
+        })
+        .collect();
+    change(&mut tensors);
+    let views = tensors
+        .iter()
+        .map(|(name, t)| (name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes).unwrap()));
+    fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    dir
+}
+
+/// A good folder whose weight file has another header over the same data.
+fn with_header(change: impl FnOnce(String) -> String) -> TempDir {
+    let dir = tiny();
+    let path = dir.path().join(WEIGHTS);
+    let bytes = fs::read(&path).unwrap();
+    let end = header_end(&bytes);
+    let header = change(String::from_utf8(bytes[8..end].to_vec()).unwrap());
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend(&bytes[end..]);
+    fs::write(&path, file).unwrap();
+    dir
+}
+
+fn header_end(bytes: &[u8]) -> usize {
+    8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize
+}
+
+#[test]
+fn the_folder_as_it_is_loads() {
+    let dir = tiny();
+    let (_, report) = load(dir.path()).unwrap();
+    assert_eq!(report.head, HeadOrigin::Loaded);
+    assert_eq!(report.ignored, Vec::<String>::new());
+}
+
+// config.json
+
+#[test]
+fn config_missing_or_not_a_file() {
+    let dir = tiny();
+    fs::remove_file(dir.path().join(CONFIG)).unwrap();
+    refused(dir.path(), &[CONFIG, "no such file", "Hugging Face model folder"]);
+    fs::create_dir(dir.path().join(CONFIG)).unwrap();
+    refused(dir.path(), &[CONFIG, "reading the configuration failed"]);
+    refused(&dir.path().join("nowhere"), &["nowhere", "no such file"]);
+}
+
+#[test]
+fn config_not_json() {
+    let dir = tiny();
+    let path = dir.path().join(CONFIG);
+    let good = fs::read(&path).unwrap();
+    let object = good.iter().rposition(|byte| *byte == b'}').unwrap();
+    let cuts = (0..=object).map(|end| good[..end].to_vec());
+    let others = ["[]", "null", "7", "\"roberta\"", "{}{}", "\u{feff}{}"];
+    let others = others.iter().map(|text| text.as_bytes().to_vec());
+    let deep = [b"[".repeat(100_000), vec![0xff, 0xfe, b'{', b'}']];
+    for text in cuts.chain(others).chain(deep) {
+        let message = ModelConfig::parse(&text, &path).unwrap_err().to_string();
+        for part in [CONFIG, "not a JSON object", "get the file again"] {
+            assert!(message.contains(part), "{part:?} is not in: {message}");
+        }
+    }
+    fs::write(&path, b"not JSON").unwrap();
+    refused(dir.path(), &[CONFIG, "not a JSON object"]);
+}
+
+#[test]
+fn config_of_another_model() {
+    for (value, shown) in [
+        (json!("bert"), "\"bert\""),
+        (json!("xlm-roberta"), "\"xlm-roberta\""),
+        (json!(7), "model_type is 7"),
+        (json!(null), "missing"),
+    ] {
+        let dir = with_config(|config| config["model_type"] = value);
+        let way_out = "choose a RoBERTa checkpoint";
+        refused(dir.path(), &[CONFIG, "model_type", shown, way_out]);
+    }
+}
+
+#[test]
+fn config_without_a_size() {
+    for field in [
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+    ] {
+        let missing = format!("{field} is missing");
+        let dir = with_config(|config| {
+            config.as_object_mut().unwrap().remove(field);
+        });
+        refused(dir.path(), &[CONFIG, &missing, "get the complete file"]);
+        for value in [
+            json!(0),
+            json!(-1),
+            json!(32.0),
+            json!("32"),
+            json!(true),
+            json!([32]),
+            json!(16_777_217),
+            json!(u64::MAX),
+            json!(1e300),
+        ] {
+            let shown = format!("{field} is {value}");
+            let dir = with_config(|config| config[field] = value);
+            refused(dir.path(), &[CONFIG, &shown, "expected"]);
+        }
+    }
+}
+
+#[test]
+fn config_with_an_absurd_value() {
+    for (field, value, expected) in [
+        ("hidden_dropout_prob", json!(1.0), "[0, 1)"),
+        ("hidden_dropout_prob", json!(-0.1), "[0, 1)"),
+        ("hidden_dropout_prob", json!("0.1"), "expected a number"),
+        ("attention_probs_dropout_prob", json!(2), "[0, 1)"),
+        ("classifier_dropout", json!(1.5), "[0, 1)"),
+        ("classifier_dropout", json!([]), "expected a number"),
+        ("layer_norm_eps", json!(0), "expected a positive number"),
+        ("layer_norm_eps", json!(-1e-5), "expected a positive number"),
+        ("layer_norm_eps", json!(1e-300), "expected a positive number"),
+        ("layer_norm_eps", json!(1e30), "expected a positive number up to 10"),
+        ("initializer_range", json!(0.0), "expected a positive number"),
+        ("initializer_range", json!(1e300), "expected a positive number up to 10"),
+        ("hidden_act", json!("mish"), "supported are gelu"),
+        ("hidden_act", json!(3), "supported are gelu"),
+        ("num_attention_heads", json!(5), "not a multiple of num_attention_heads 5"),
+        ("pad_token_id", json!(-1), "expected a whole number"),
+        ("pad_token_id", json!(320), "not below vocab_size 320"),
+        ("max_position_embeddings", json!(2), "no position after pad_token_id 1; expected at least 3"),
+        ("type_vocab_size", json!(0), "expected at least 1"),
+        ("num_hidden_layers", json!(1025), "expected at most 1024"),
+        ("num_labels", json!(0), "expected at least 1"),
+        ("num_labels", json!("two"), "expected a whole number"),
+        ("position_embedding_type", json!("relative_key"), "it must be \"absolute\""),
+        ("is_decoder", json!(true), "it must be false"),
+        ("is_encoder_decoder", json!(true), "it must be false"),
+        ("add_cross_attention", json!(1), "it must be false"),
+        ("chunk_size_feed_forward", json!(64), "it must be 0"),
+        ("pruned_heads", json!({"1": [0]}), "it must be {}"),
+        ("quantization_config", json!({"load_in_8bit": true}), "it must be absent"),
+        ("id2label", json!(["no", "yes"]), "expected an object of id to name"),
+        ("id2label", json!("yes"), "expected an object of id to name"),
+        ("id2label", json!({}), "expected at least one label"),
+        ("id2label", json!({"1": "no", "2": "yes"}), "expected the ids 0 to 1"),
+        ("id2label", json!({"0": "no", "00": "yes"}), "expected the ids 0 to 1"),
+        ("id2label", json!({"0": 0, "1": 1}), "expected the ids 0 to 1 with names"),
+        ("id2label", json!({"-1": "no"}), "expected the ids 0 to 0"),
+    ] {
+        let dir = with_config(|config| config[field] = value);
+        refused(dir.path(), &[CONFIG, field, expected]);
+    }
+}
+
+#[test]
+fn config_of_a_size_that_no_machine_holds() {
+    for change in [
+        json!({"vocab_size": 1 << 24, "hidden_size": 1 << 24}),
+        json!({"hidden_size": 1 << 24}),
+        json!({"hidden_size": 1 << 20, "intermediate_size": 1 << 24}),
+        json!({"hidden_size": 1 << 12, "max_position_embeddings": 1 << 24}),
+        json!({"hidden_size": 1 << 12, "type_vocab_size": 1 << 24}),
+        json!({"hidden_size": 1 << 11, "num_hidden_layers": 1024}),
+    ] {
+        let dir = with_config(|config| {
+            for (field, value) in change.as_object().unwrap() {
+                config[field] = value.clone();
+            }
+        });
+        let largest = change.as_object().unwrap().iter().next_back().unwrap();
+        let shown = format!("{} {}", largest.0, largest.1);
+        refused(dir.path(), &[CONFIG, &shown, "parameters; expected at most"]);
+    }
+}
+
+// model.safetensors
+
+#[test]
+fn weights_missing_or_of_another_kind() {
+    let dir = tiny();
+    let weights = dir.path().join(WEIGHTS);
+    fs::remove_file(&weights).unwrap();
+    refused(dir.path(), &[WEIGHTS, INDEX, "give a Hugging Face model folder"]);
+    fs::write(dir.path().join("pytorch_model.bin"), b"PK").unwrap();
+    refused(dir.path(), &["pytorch_model.bin", "safe_serialization=True"]);
+    fs::create_dir(&weights).unwrap();
+    refused(dir.path(), &[WEIGHTS, "not a file", "get it again"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn weights_that_are_a_broken_link() {
+    let dir = tiny();
+    let weights = dir.path().join(WEIGHTS);
+    fs::remove_file(&weights).unwrap();
+    std::os::unix::fs::symlink("blobs/never-downloaded", &weights).unwrap();
+    refused(dir.path(), &[WEIGHTS, "not a file", "get it again"]);
+}
+
+#[test]
+fn weights_truncated_or_continued() {
+    let dir = tiny();
+    let path = dir.path().join(WEIGHTS);
+    let good = fs::read(&path).unwrap();
+    let (end, len) = (header_end(&good), good.len());
+    let mut cuts = vec![0, 1, 7, 8, 9, end / 2, end - 1, end, end + 1, len - 4, len - 1];
+    cuts.extend((0..len).step_by(len / 40));
+    for cut in cuts {
+        fs::write(&path, &good[..cut]).unwrap();
+        refused(dir.path(), &[WEIGHTS, "get it again"]);
+    }
+    fs::write(&path, [good.as_slice(), &[0]].concat()).unwrap();
+    refused(dir.path(), &[WEIGHTS, "get it again"]);
+}
+
+#[test]
+fn weights_with_a_lying_length_of_the_header() {
+    let dir = tiny();
+    let path = dir.path().join(WEIGHTS);
+    let mut bytes = fs::read(&path).unwrap();
+    let n = header_end(&bytes) as u64 - 8;
+    let len = bytes.len() as u64;
+    for lie in [0, 1, n - 1, n + 1, len - 8, len, 100_000_001, 1 << 63, u64::MAX - 7, u64::MAX] {
+        bytes[..8].copy_from_slice(&lie.to_le_bytes());
+        fs::write(&path, &bytes).unwrap();
+        refused(dir.path(), &[WEIGHTS, "get it again"]);
+    }
+}
+
+#[test]
+fn weights_with_a_lying_header() {
+    type Lie = (&'static str, fn(String) -> String);
+    let lies: [Lie; 7] = [
+        ("another shape", |h| h.replacen("[32,32]", "[32,33]", 1)),
+        ("a shape that overflows", |h| {
+            h.replacen("[32,32]", "[4294967296,4294967296]", 1)
+        }),
+        ("a negative extent", |h| h.replacen("[32,32]", "[-32,-32]", 1)),
+        ("another type", |h| h.replacen("\"F32\"", "\"F16\"", 1)),
+        ("an unknown type", |h| h.replacen("\"F32\"", "\"X7\"", 1)),
+        ("offsets far outside", |h| {
+            h.replacen("\"data_offsets\":[0,", "\"data_offsets\":[0,9999999999", 1)
+        }),
+        ("a name twice", |h| {
+            let key = h.replacen("roberta.encoder.layer.1.attention", "roberta.encoder.layer.2.attention", 1);
+            assert_ne!(key, h);
+            key
+        }),
+    ];
+    for (what, lie) in lies {
+        let mut same = false;
+        let dir = with_header(|header| {
+            let changed = lie(header.clone());
+            same = changed == header;
+            changed
+        });
+        assert!(!same, "{what} changes the header");
+        refused(dir.path(), &[WEIGHTS, "get it again"]);
+    }
+    for text in ["", "[]", "null", "{", "{\"a\":1}", "\u{1f525}"] {
+        let dir = with_header(|_| text.to_owned());
+        refused(dir.path(), &[WEIGHTS, "get it again"]);
+    }
+    let dir = with_header(|_| "{}".to_owned());
+    refused(dir.path(), &[WEIGHTS, "get it again"]);
+}
+
+#[test]
+fn weights_without_any_tensor() {
+    let dir = with_tensors(Tensors::clear);
+    let first = "roberta.embeddings.word_embeddings.weight";
+    refused(dir.path(), &["missing", first, "more", "one checkpoint"]);
+}
+
+#[test]
+fn a_tensor_missing() {
+    let dir = with_tensors(|tensors| {
+        tensors.remove(QUERY);
+    });
+    refused(dir.path(), &["1 missing", QUERY, "one checkpoint"]);
+    let dir = with_tensors(|tensors| {
+        tensors.remove("classifier.dense.bias");
+    });
+    refused(dir.path(), &["1 missing", "classifier.dense.bias"]);
+}
+
+#[test]
+fn a_tensor_too_many() {
+    for name in [
+        "roberta.encoder.layer.3.output.dense.bias",
+        "qa_outputs.weight",
+        "roberta.embeddings.position_ids_of_something_else",
+        "lm_headless",
+        "",
+    ] {
+        let dir = with_tensors(|tensors| {
+            tensors.insert(name.to_owned(), Stored::zeros(&[2]));
+        });
+        refused(dir.path(), &["1 unexpected", name, "one checkpoint"]);
+    }
+}
+
+#[test]
+fn a_tensor_of_a_slightly_other_name() {
+    for wrong in [
+        "bert.encoder.layer.1.attention.self.query.weight",
+        "roberta.encoder.layer.1.attention.self.query.weights",
+        "roberta.encoder.layer.1.attention.self.qeury.weight",
+        "model.roberta.encoder.layer.1.attention.self.query.weight",
+    ] {
+        let dir = with_tensors(|tensors| {
+            let query = tensors.remove(QUERY).unwrap();
+            tensors.insert(wrong.to_owned(), query);
+        });
+        let hint = format!("{wrong} (did it mean {QUERY}?)");
+        refused(dir.path(), &["1 missing", "1 unexpected", &hint]);
+    }
+}
+
+#[test]
+fn two_names_for_one_tensor() {
+    let dir = with_tensors(|tensors| {
+        let norm = tensors["roberta.embeddings.LayerNorm.weight"].clone();
+        tensors.insert("embeddings.LayerNorm.gamma".to_owned(), norm);
+    });
+    let parts = ["ambiguous", "embeddings.LayerNorm.gamma", "one checkpoint"];
+    refused(dir.path(), &parts);
+}
+
+#[test]
+fn a_tensor_of_another_shape() {
+    for shape in [
+        vec![],
+        vec![0],
+        vec![32],
+        vec![0, 32],
+        vec![32, 31],
+        vec![1, 32, 32],
+        vec![32, 32, 1, 1, 1, 1, 1],
+    ] {
+        let shown = format!("{QUERY} is {shape:?}, expected [32, 32]");
+        let dir = with_tensors(|tensors| {
+            tensors.insert(QUERY.to_owned(), Stored::zeros(&shape));
+        });
+        refused(dir.path(), &["1 misshapen", &shown, "one checkpoint"]);
+    }
+}
+
+#[test]
+fn an_output_layer_that_contradicts_itself() {
+    let (weight, bias) = ("classifier.out_proj.weight", "classifier.out_proj.bias");
+    for (rows, labels) in [(3, 2), (2, 3), (3, 4)] {
+        let dir = with_tensors(|tensors| {
+            tensors.insert(weight.to_owned(), Stored::zeros(&[rows, 32]));
+            tensors.insert(bias.to_owned(), Stored::zeros(&[labels]));
+        });
+        refused(dir.path(), &["misshapen", "classifier.out_proj.", "labels"]);
+    }
+    for shape in [vec![], vec![0, 32], vec![32], vec![2, 31]] {
+        let dir = with_tensors(|tensors| {
+            tensors.insert(weight.to_owned(), Stored::zeros(&shape));
+        });
+        refused(dir.path(), &["misshapen", weight]);
+    }
+}
+
+#[test]
+fn a_tensor_that_is_not_of_floats() {
+    for (dtype, size) in [(Dtype::I64, 8), (Dtype::I8, 1), (Dtype::BOOL, 1), (Dtype::F64, 8)] {
+        let dir = with_tensors(|tensors| {
+            let query = tensors.get_mut(QUERY).unwrap();
+            query.dtype = dtype;
+            query.bytes = vec![0; 32 * 32 * size];
+        });
+        let shown = format!("{QUERY} is {dtype:?}");
+        refused(dir.path(), &[WEIGHTS, &shown, "save the model as one of them"]);
+    }
+}
+
+// Shards
+
+#[test]
+fn a_shard_missing_or_damaged() {
+    let name = "model-00002-of-00002.safetensors";
+    let dir = copy_of("pad0");
+    let path = dir.path().join(name);
+    let good = fs::read(&path).unwrap();
+    fs::write(&path, &good[..good.len() / 2]).unwrap();
+    refused(dir.path(), &[name, "get it again"]);
+    fs::remove_file(&path).unwrap();
+    refused(dir.path(), &[INDEX, name, "put it beside the index"]);
+    fs::create_dir(&path).unwrap();
+    refused(dir.path(), &[INDEX, name, "put it beside the index"]);
+    fs::remove_dir(&path).unwrap();
+    fs::copy(dir.path().join("model-00001-of-00002.safetensors"), &path).unwrap();
+    refused(dir.path(), &[name, "is in two shards", "keep one"]);
+}
+
+#[test]
+fn an_index_damaged() {
+    let dir = copy_of("pad0");
+    let path = dir.path().join(INDEX);
+    for text in ["", "{", "[]", "{}", "{\"weight_map\": 7}", "{\"weight_map\": {\"a\": 7}}", "{\"weight_map\": {}}"] {
+        fs::write(&path, text).unwrap();
+        refused(dir.path(), &[INDEX, "get the file again"]);
+    }
+}
+
+#[test]
+fn an_index_that_leaves_the_folder() {
+    let dir = copy_of("pad0");
+    let path = dir.path().join(INDEX);
+    for name in ["../x.safetensors", "/etc/passwd", "a/b.safetensors", "..", ".", "", "/", "x/", "./x"] {
+        let index = json!({"weight_map": {"a": name}});
+        fs::write(&path, index.to_string()).unwrap();
+        let shown = format!("{name:?}");
+        refused(dir.path(), &[INDEX, &shown, "not a plain file name", "beside the index"]);
+    }
+    fs::write(&path, json!({"weight_map": {"a": "x\0y"}}).to_string()).unwrap();
+    refused(dir.path(), &[INDEX, "is missing"]);
+}
+
+// What is odd and loads all the same
+
+#[test]
+fn a_checkpoint_of_another_number_of_labels_gets_a_new_output_layer() {
+    let dir = with_tensors(|tensors| {
+        let [weight, bias] = ["classifier.out_proj.weight", "classifier.out_proj.bias"];
+        tensors.insert(weight.to_owned(), Stored::zeros(&[5, 32]));
+        tensors.insert(bias.to_owned(), Stored::zeros(&[5]));
+    });
+    let (model, report) = load(dir.path()).unwrap();
+    assert_eq!(report.head, HeadOrigin::OutputFresh { found: 5 });
+    assert_eq!(model.num_labels(), 2);
+    let weight = &model.host_tensors(|name| name == "classifier.out_proj.weight");
+    assert!(weight.values().all(|t| t.data.iter().any(|v| *v != 0.0)));
+}
+
+#[test]
+fn not_a_number_is_a_weight_like_any_other() {
+    let dir = with_tensors(|tensors| {
+        tensors.get_mut(QUERY).unwrap().bytes.fill(0xff);
+    });
+    let (model, _) = load(dir.path()).unwrap();
+    let query = &model.host_tensors(|name| name == QUERY)[QUERY];
+    assert!(query.data.iter().all(|value| value.is_nan()));
+}
+
+#[test]
+fn half_precision_is_read_to_the_bit() {
+    let f32s = |tensors: &Tensors| tensors[QUERY].floats();
+    let mut originals = Vec::new();
+    let dir = with_tensors(|tensors| {
+        originals = f32s(tensors);
+        for (i, tensor) in tensors.values_mut().enumerate() {
+            let values = tensor.floats();
+            // All three types in one file.
+            match i % 3 {
+                0 => continue,
+                1 => {
+                    tensor.dtype = Dtype::F16;
+                    let halves = values.iter().map(|v| half::f16::from_f32(*v));
+                    tensor.bytes = halves.flat_map(half::f16::to_le_bytes).collect();
+                }
+                _ => {
+                    tensor.dtype = Dtype::BF16;
+                    let halves = values.iter().map(|v| half::bf16::from_f32(*v));
+                    tensor.bytes = halves.flat_map(half::bf16::to_le_bytes).collect();
+                }
+            }
+        }
+        assert_ne!(tensors[QUERY].dtype, Dtype::F32, "choose another tensor to compare");
+    });
+    let file = fs::read(dir.path().join(WEIGHTS)).unwrap();
+    let dtype = SafeTensors::deserialize(&file).unwrap().tensor(QUERY).unwrap().dtype();
+    let rounded: Vec<f32> = match dtype {
+        Dtype::F16 => originals.iter().map(|v| half::f16::from_f32(*v).to_f32()).collect(),
+        _ => originals.iter().map(|v| half::bf16::from_f32(*v).to_f32()).collect(),
+    };
+    let (model, _) = load(dir.path()).unwrap();
+    assert_eq!(model.host_tensors(|name| name == QUERY)[QUERY].data, rounded);
+}
+
+#[test]
+fn names_of_older_files_and_of_the_bare_encoder_are_understood() {
+    let dir = with_tensors(|tensors| {
+        *tensors = std::mem::take(tensors)
+            .into_iter()
+            .filter(|(name, _)| !name.starts_with("classifier."))
+            .map(|(name, tensor)| {
+                let name = name.strip_prefix("roberta.").unwrap();
+                let name = name.replace("LayerNorm.weight", "LayerNorm.gamma");
+                (name.replace("LayerNorm.bias", "LayerNorm.beta"), tensor)
+            })
+            .collect();
+        for name in ["pooler.dense.bias", "lm_head.bias", "embeddings.position_ids"] {
+            tensors.insert(name.to_owned(), Stored::zeros(&[1, 66]));
+        }
+    });
+    let (model, report) = load(dir.path()).unwrap();
+    assert_eq!(report.head, HeadOrigin::Fresh);
+    let ignored = ["embeddings.position_ids", "lm_head.bias", "pooler.dense.bias"];
+    assert_eq!(report.ignored, ignored);
+    let (plain, _) = load(&parity("tiny")).unwrap();
+    let encoder = |name: &str| name.starts_with("roberta.");
+    assert_eq!(model.host_tensors(encoder), plain.host_tensors(encoder));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_whose_name_is_not_unicode() {
+    use std::os::unix::ffi::OsStrExt;
+    let good = tiny();
+    let dir = good.path().join(std::ffi::OsStr::from_bytes(b"model-\xff\xfe"));
+    fs::create_dir(&dir).unwrap();
+    refused(&dir, &["config.json: no such file"]);
+    for name in [CONFIG, WEIGHTS] {
+        fs::copy(good.path().join(name), dir.join(name)).unwrap();
+    }
+    load(&dir).unwrap();
+    lowburn_models::model_digests(&dir).unwrap();
+}
+
+// Any bytes
+
+/// What a caller does with a configuration that was accepted.
+fn use_config(config: &ModelConfig) {
+    assert!(config.max_length() >= 1);
+    assert!((config.pad_id() as usize) < config.vocab_size());
+    let specs = manifest(config, config.num_labels().unwrap_or(2));
+    assert!(specs.iter().map(|spec| spec.elements()).sum::<usize>() > 0);
+    config.to_classifier_json(2, config.labels());
+}
+
+/// Some bytes of a file replaced, and perhaps its end cut off.
+fn mutated(good: Vec<u8>, within: usize) -> impl Strategy<Value = Vec<u8>> {
+    let places = proptest::collection::vec((0..within, any::<u8>()), 0..6);
+    let len = good.len();
+    (places, prop_oneof![3 => Just(len), 1 => 0..len]).prop_map(move |(places, end)| {
+        let mut bytes = good.clone();
+        for (place, byte) in places {
+            bytes[place] = byte;
+        }
+        bytes.truncate(end);
+        bytes
+    })
+}
+
+fn some_json() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (0..100_u64).prop_map(Value::from),
+        (0..40_u32).prop_map(|shift| Value::from(1_u64 << shift)),
+        any::<f64>().prop_map(Value::from),
+        "[a-z_]{0,8}".prop_map(Value::from),
+        proptest::collection::vec(any::<u8>(), 0..3).prop_map(Value::from),
+        proptest::collection::btree_map("[0-9]{1,2}", "[a-z]{0,3}", 0..4).prop_map(|map| json!(map)),
+    ]
+}
+
+/// A good config.json with some of its fields replaced.
+fn other_values() -> impl Strategy<Value = Vec<u8>> {
+    let text = fs::read(parity("tiny").join(CONFIG)).unwrap();
+    let config: Value = serde_json::from_slice(&text).unwrap();
+    let mut fields: Vec<String> = config.as_object().unwrap().keys().cloned().collect();
+    fields.extend(["id2label", "num_labels", "pruned_heads"].map(str::to_owned));
+    let changes = (proptest::sample::select(fields), some_json());
+    proptest::collection::vec(changes, 1..4).prop_map(move |changes| {
+        let mut config = config.clone();
+        for (field, value) in changes {
+            config[field] = value;
+        }
+        config.to_string().into_bytes()
+    })
+}
+
+fn good(name: &str) -> Vec<u8> {
+    fs::read(parity("tiny").join(name)).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_config_makes_a_panic(
+        text in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..256),
+            mutated(good(CONFIG), good(CONFIG).len()),
+            other_values(),
+        ]
+    ) {
+        if let Ok(config) = ModelConfig::parse(&text, Path::new(CONFIG)) {
+            use_config(&config);
+        }
+    }
+
+    #[test]
+    fn no_weight_file_makes_a_panic(
+        bytes in prop_oneof![
+            1 => proptest::collection::vec(any::<u8>(), 0..256),
+            1 => mutated(good(WEIGHTS), good(WEIGHTS).len()),
+            4 => mutated(good(WEIGHTS), header_end(&good(WEIGHTS))),
+        ]
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy(parity("tiny").join(CONFIG), dir.path().join(CONFIG)).unwrap();
+        fs::write(dir.path().join(WEIGHTS), bytes).unwrap();
+        let _ = load(dir.path());
+    }
+
+    #[test]
+    fn no_index_makes_a_panic(
+        text in {
+            let good = fs::read(parity("pad0").join(INDEX)).unwrap();
+            let len = good.len();
+            mutated(good, len)
+        }
+    ) {
+        let dir = copy_of("pad0");
+        fs::write(dir.path().join(INDEX), text).unwrap();
+        let _ = load(dir.path());
+    }
+}
