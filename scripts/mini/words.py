@@ -35,14 +35,14 @@ REACTIONS = ("we {} left", "we {} paid", "they {} wrote")
 
 # --- events --------------------------------------------------------------------------------------
 
-ROLES = "baker nurse farmer teacher sailor lawyer painter doctor driver judge clerk pilot".split()
+ROLES = "baker nurse farmer teacher sailor lawyer painter doctor driver pilot".split()
 
 # Kinds of things, each with its members.
 THINGS = {
-    "fruit": ("apple", "pear", "plum", "lemon"),
-    "tool": ("hammer", "spade", "drill", "rake"),
-    "vehicle": ("car", "bike", "boat", "van"),
-    "garment": ("coat", "hat", "scarf", "shirt"),
+    "fruit": ("apple", "pear", "plum"),
+    "tool": ("hammer", "spade", "drill"),
+    "vehicle": ("car", "bike", "boat"),
+    "garment": ("coat", "hat", "scarf"),
 }
 
 # Sets of verbs with one meaning; past and participle are the same.
@@ -52,9 +52,7 @@ VERBS = (
     ("washed", "cleaned"),
     ("fixed", "repaired"),
     ("lost", "misplaced"),
-    ("moved", "shifted"),
     ("sent", "mailed"),
-    ("swapped", "traded"),
 )
 
 # Sets of adjectives with one meaning.
@@ -69,8 +67,8 @@ ADJECTIVES = (
     ("black",),
     ("white",),
 )
-PLACES = "garden kitchen market library station harbour village park".split()
-TIMES = "monday tuesday wednesday thursday friday saturday sunday".split()
+PLACES = "garden kitchen market library station harbour".split()
+TIMES = "monday tuesday wednesday thursday friday sunday".split()
 
 # --- how two sentences hang together (pretraining text only) -------------------------------------
 

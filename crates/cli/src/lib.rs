@@ -74,3 +74,8 @@ pub fn set_threads(threads: Option<usize>) -> anyhow::Result<()> {
         .build_global();
     Ok(())
 }
+
+/// The examples in the project's README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

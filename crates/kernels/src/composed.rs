@@ -79,7 +79,9 @@ pub fn attention(
     let queries = shape.queries.iter().copied().max().unwrap_or(0);
     let keys = shape.keys.iter().copied().max().unwrap_or(0);
     let split = |x: Tensor<2>, counts: &[usize], length| {
-        let padded = x.clone().select(0, index(&padding(counts, length), &x.device()));
+        let padded = x
+            .clone()
+            .select(0, index(&padding(counts, length), &x.device()));
         padded.reshape([batch, length, heads, size]).swap_dims(1, 2) // [batch, heads, len, size]
     };
     let device = q.device();
@@ -93,7 +95,10 @@ pub fn attention(
         .expand([batch, heads, queries, keys]);
     let probabilities = activation::softmax(scores.mask_fill(masked, f32::MIN), 3);
     let factors = padded_factors(shape, queries, keys, probability);
-    let mask = Tensor::from_data(TensorData::new(factors, [batch, heads, queries, keys]), &device);
+    let mask = Tensor::from_data(
+        TensorData::new(factors, [batch, heads, queries, keys]),
+        &device,
+    );
     let padded = (probabilities * mask)
         .matmul(split(v, &shape.keys, keys))
         .swap_dims(1, 2)

@@ -46,7 +46,9 @@ impl ModelInput {
     /// row never see its padding.
     fn packed(&self, padded: &[i32]) -> Vec<i32> {
         let rows = padded.chunks_exact(self.length).zip(&self.lengths);
-        rows.flat_map(|(row, length)| &row[..*length]).copied().collect()
+        rows.flat_map(|(row, length)| &row[..*length])
+            .copied()
+            .collect()
     }
 
     /// The ids of the real tokens, `[1, tokens]`.
@@ -81,7 +83,8 @@ impl ModelInput {
         let mut next = 0;
         for length in &self.lengths {
             let length = *length as i32;
-            places.extend((0..self.length as i32).map(|i| if i < length { next + i } else { none }));
+            places
+                .extend((0..self.length as i32).map(|i| if i < length { next + i } else { none }));
             next += length;
         }
         let n = places.len();
@@ -108,4 +111,65 @@ impl ModelInput {
 fn int_tensor(values: Vec<i32>, device: &Device) -> Tensor<2, Int> {
     let n = values.len();
     Tensor::from_data(TensorData::new(values, [1, n]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The positions of one row of ids.
+    fn positions(ids: &[i32], real: usize, pad: usize) -> Vec<i32> {
+        ModelInput::new(ids.to_vec(), 1, ids.len(), vec![real]).positions(pad)
+    }
+
+    #[test]
+    fn positions_count_from_behind_the_padding_id() {
+        assert_eq!(positions(&[0, 9, 8, 2], 4, 1), [2, 3, 4, 5]);
+        assert_eq!(positions(&[0, 9, 2, 1, 1], 3, 1), [2, 3, 4, 1, 1]);
+        assert_eq!(positions(&[7, 9, 2, 0, 0], 3, 0), [1, 2, 3, 0, 0]);
+        assert_eq!(positions(&[0, 9, 5, 5], 2, 5), [6, 7, 5, 5]);
+    }
+
+    #[test]
+    fn a_padding_id_inside_the_text_has_no_position_as_in_transformers() {
+        assert_eq!(positions(&[0, 1, 8, 2], 4, 1), [2, 1, 3, 4]);
+    }
+
+    #[test]
+    fn rows_are_counted_one_by_one() {
+        let input = ModelInput::new(vec![0, 2, 1, 0, 9, 2], 2, 3, vec![2, 3]);
+        assert_eq!(input.positions(1), [2, 3, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn packing_leaves_the_padding_out_and_padding_puts_zeros_there() {
+        let device = Device::flex();
+        let input = ModelInput::new(vec![0, 2, 1, 0, 9, 2, 0, 1, 1], 3, 3, vec![2, 3, 1]);
+        let ids = input.packed_ids(&device);
+        assert_eq!(ids.dims(), [1, input.tokens()]);
+        let data = ids.into_data().convert::<i32>();
+        assert_eq!(data.try_to_vec::<i32>().unwrap(), [0, 2, 0, 9, 2, 0]);
+        let starts = input.starts(&device).into_data().convert::<i32>();
+        assert_eq!(starts.try_to_vec::<i32>().unwrap(), [0, 2, 5]);
+        let x = Tensor::<1>::from_data([1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0], &device);
+        let padded = input.padded(x.reshape([6, 1]));
+        assert_eq!(padded.dims(), [3, 3, 1]);
+        let values: Vec<f32> = padded.into_data().try_to_vec().unwrap();
+        assert_eq!(values, [1.0, 2.0, 0.0, 3.0, 4.0, 5.0, 6.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn sizes_that_contradict_each_other_panic() {
+        for (ids, rows, length, lengths) in [
+            (5, 2, 3, vec![1, 1]),
+            (6, 2, 3, vec![1]),
+            (6, 2, 3, vec![0, 3]),
+            (6, 2, 3, vec![4, 3]),
+            (0, 0, 0, vec![]),
+            (0, 0, 3, vec![]),
+        ] {
+            let attempt = || ModelInput::new(vec![0; ids], rows, length, lengths);
+            assert!(std::panic::catch_unwind(attempt).is_err());
+        }
+    }
 }

@@ -42,3 +42,39 @@ impl Mode {
             .map_or(Dropout::NONE, |key| Dropout::new(probability, key))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masks(mut mode: Mode) -> Vec<Vec<f32>> {
+        (0..4).map(|_| mode.dropout(0.5).factors(64)).collect()
+    }
+
+    #[test]
+    fn a_seed_gives_its_masks_again_and_every_call_another() {
+        let first = masks(Mode::train(7));
+        assert_eq!(first, masks(Mode::train(7)));
+        let mut all = first;
+        all.extend(masks(Mode::train(8)));
+        for (i, mask) in all.iter().enumerate() {
+            assert!(!all[..i].contains(mask), "mask {i} is there twice");
+        }
+    }
+
+    #[test]
+    fn a_dropout_takes_its_place_whatever_its_probability() {
+        let mut some = Mode::train(7);
+        let mut none = Mode::train(7);
+        some.dropout(0.5);
+        none.dropout(0.0);
+        assert_eq!(some.key(), none.key());
+    }
+
+    #[test]
+    fn evaluation_drops_nothing() {
+        let mut mode = Mode::eval();
+        assert_eq!(mode.key(), None);
+        assert!(mode.dropout(0.9).is_none());
+    }
+}

@@ -152,7 +152,17 @@ impl Roberta {
 impl Embeddings {
     /// # Shapes
     /// Returns `[tokens, d]`.
+    ///
+    /// # Panics
+    /// Panics when a row has more tokens than the model has positions.
     pub fn forward(&self, input: &ModelInput, mode: &mut Mode) -> Tensor<2> {
+        let [rows, _] = self.position_embeddings.weight.lazy_shape().dims();
+        let positions = rows - self.pad - 1;
+        let longest = input.lengths.iter().max().copied().unwrap_or(0);
+        assert!(
+            longest <= positions,
+            "a row has {longest} tokens, the model has {positions} positions"
+        );
         let words = self.word_embeddings.weight.val();
         let device = words.device();
         let words = embedding(words, input.packed_ids(&device)).squeeze_dim(0); // [tokens, d]
@@ -160,7 +170,9 @@ impl Embeddings {
         let positions = embedding(self.position_embeddings.weight.val(), positions).squeeze_dim(0);
         let types = self.token_type_embeddings.weight.val();
         let token_type = types.narrow(0, 0, 1).squeeze_dim(0); // [d]
-        let x = self.layer_norm.forward(words, Some(token_type), Some(positions), Dropout::NONE);
+        let x = self
+            .layer_norm
+            .forward(words, Some(token_type), Some(positions), Dropout::NONE);
         dropout(x, mode.dropout(self.dropout))
     }
 }
@@ -184,7 +196,9 @@ impl AttentionBlock {
                 (x.clone().select(0, starts), vec![1; input.rows])
             }
         };
-        let context = self.self_attention.forward(queries.clone(), counts, x, input, mode);
+        let context = self
+            .self_attention
+            .forward(queries.clone(), counts, x, input, mode);
         self.output.forward(context, queries, mode)
     }
 }

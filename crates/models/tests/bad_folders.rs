@@ -109,9 +109,12 @@ fn with_tensors(change: impl FnOnce(&mut Tensors)) -> TempDir {
         })
         .collect();
     change(&mut tensors);
-    let views = tensors
-        .iter()
-        .map(|(name, t)| (name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes).unwrap()));
+    let views = tensors.iter().map(|(name, t)| {
+        (
+            name,
+            TensorView::new(t.dtype, t.shape.clone(), &t.bytes).unwrap(),
+        )
+    });
     fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
     dir
 }
@@ -148,7 +151,10 @@ fn the_folder_as_it_is_loads() {
 fn config_missing_or_not_a_file() {
     let dir = tiny();
     fs::remove_file(dir.path().join(CONFIG)).unwrap();
-    refused(dir.path(), &[CONFIG, "no such file", "Hugging Face model folder"]);
+    refused(
+        dir.path(),
+        &[CONFIG, "no such file", "Hugging Face model folder"],
+    );
     fs::create_dir(dir.path().join(CONFIG)).unwrap();
     refused(dir.path(), &[CONFIG, "reading the configuration failed"]);
     refused(&dir.path().join("nowhere"), &["nowhere", "no such file"]);
@@ -232,33 +238,81 @@ fn config_with_an_absurd_value() {
         ("classifier_dropout", json!([]), "expected a number"),
         ("layer_norm_eps", json!(0), "expected a positive number"),
         ("layer_norm_eps", json!(-1e-5), "expected a positive number"),
-        ("layer_norm_eps", json!(1e-300), "expected a positive number"),
-        ("layer_norm_eps", json!(1e30), "expected a positive number up to 10"),
-        ("initializer_range", json!(0.0), "expected a positive number"),
-        ("initializer_range", json!(1e300), "expected a positive number up to 10"),
+        (
+            "layer_norm_eps",
+            json!(1e-300),
+            "expected a positive number",
+        ),
+        (
+            "layer_norm_eps",
+            json!(1e30),
+            "expected a positive number up to 10",
+        ),
+        (
+            "initializer_range",
+            json!(0.0),
+            "expected a positive number",
+        ),
+        (
+            "initializer_range",
+            json!(1e300),
+            "expected a positive number up to 10",
+        ),
         ("hidden_act", json!("mish"), "supported are gelu"),
         ("hidden_act", json!(3), "supported are gelu"),
-        ("num_attention_heads", json!(5), "not a multiple of num_attention_heads 5"),
+        (
+            "num_attention_heads",
+            json!(5),
+            "not a multiple of num_attention_heads 5",
+        ),
         ("pad_token_id", json!(-1), "expected a whole number"),
         ("pad_token_id", json!(320), "not below vocab_size 320"),
-        ("max_position_embeddings", json!(2), "no position after pad_token_id 1; expected at least 3"),
+        (
+            "max_position_embeddings",
+            json!(2),
+            "no position after pad_token_id 1; expected at least 3",
+        ),
         ("type_vocab_size", json!(0), "expected at least 1"),
         ("num_hidden_layers", json!(1025), "expected at most 1024"),
         ("num_labels", json!(0), "expected at least 1"),
         ("num_labels", json!("two"), "expected a whole number"),
-        ("position_embedding_type", json!("relative_key"), "it must be \"absolute\""),
+        (
+            "position_embedding_type",
+            json!("relative_key"),
+            "it must be \"absolute\"",
+        ),
         ("is_decoder", json!(true), "it must be false"),
         ("is_encoder_decoder", json!(true), "it must be false"),
         ("add_cross_attention", json!(1), "it must be false"),
         ("chunk_size_feed_forward", json!(64), "it must be 0"),
         ("pruned_heads", json!({"1": [0]}), "it must be {}"),
-        ("quantization_config", json!({"load_in_8bit": true}), "it must be absent"),
-        ("id2label", json!(["no", "yes"]), "expected an object of id to name"),
+        (
+            "quantization_config",
+            json!({"load_in_8bit": true}),
+            "it must be absent",
+        ),
+        (
+            "id2label",
+            json!(["no", "yes"]),
+            "expected an object of id to name",
+        ),
         ("id2label", json!("yes"), "expected an object of id to name"),
         ("id2label", json!({}), "expected at least one label"),
-        ("id2label", json!({"1": "no", "2": "yes"}), "expected the ids 0 to 1"),
-        ("id2label", json!({"0": "no", "00": "yes"}), "expected the ids 0 to 1"),
-        ("id2label", json!({"0": 0, "1": 1}), "expected the ids 0 to 1 with names"),
+        (
+            "id2label",
+            json!({"1": "no", "2": "yes"}),
+            "expected the ids 0 to 1",
+        ),
+        (
+            "id2label",
+            json!({"0": "no", "00": "yes"}),
+            "expected the ids 0 to 1",
+        ),
+        (
+            "id2label",
+            json!({"0": 0, "1": 1}),
+            "expected the ids 0 to 1 with names",
+        ),
         ("id2label", json!({"-1": "no"}), "expected the ids 0 to 0"),
     ] {
         let dir = with_config(|config| config[field] = value);
@@ -283,7 +337,10 @@ fn config_of_a_size_that_no_machine_holds() {
         });
         let largest = change.as_object().unwrap().iter().next_back().unwrap();
         let shown = format!("{} {}", largest.0, largest.1);
-        refused(dir.path(), &[CONFIG, &shown, "parameters; expected at most"]);
+        refused(
+            dir.path(),
+            &[CONFIG, &shown, "parameters; expected at most"],
+        );
     }
 }
 
@@ -294,9 +351,15 @@ fn weights_missing_or_of_another_kind() {
     let dir = tiny();
     let weights = dir.path().join(WEIGHTS);
     fs::remove_file(&weights).unwrap();
-    refused(dir.path(), &[WEIGHTS, INDEX, "give a Hugging Face model folder"]);
+    refused(
+        dir.path(),
+        &[WEIGHTS, INDEX, "give a Hugging Face model folder"],
+    );
     fs::write(dir.path().join("pytorch_model.bin"), b"PK").unwrap();
-    refused(dir.path(), &["pytorch_model.bin", "safe_serialization=True"]);
+    refused(
+        dir.path(),
+        &["pytorch_model.bin", "safe_serialization=True"],
+    );
     fs::create_dir(&weights).unwrap();
     refused(dir.path(), &[WEIGHTS, "not a file", "get it again"]);
 }
@@ -317,7 +380,19 @@ fn weights_truncated_or_continued() {
     let path = dir.path().join(WEIGHTS);
     let good = fs::read(&path).unwrap();
     let (end, len) = (header_end(&good), good.len());
-    let mut cuts = vec![0, 1, 7, 8, 9, end / 2, end - 1, end, end + 1, len - 4, len - 1];
+    let mut cuts = vec![
+        0,
+        1,
+        7,
+        8,
+        9,
+        end / 2,
+        end - 1,
+        end,
+        end + 1,
+        len - 4,
+        len - 1,
+    ];
     cuts.extend((0..len).step_by(len / 40));
     for cut in cuts {
         fs::write(&path, &good[..cut]).unwrap();
@@ -334,7 +409,18 @@ fn weights_with_a_lying_length_of_the_header() {
     let mut bytes = fs::read(&path).unwrap();
     let n = header_end(&bytes) as u64 - 8;
     let len = bytes.len() as u64;
-    for lie in [0, 1, n - 1, n + 1, len - 8, len, 100_000_001, 1 << 63, u64::MAX - 7, u64::MAX] {
+    for lie in [
+        0,
+        1,
+        n - 1,
+        n + 1,
+        len - 8,
+        len,
+        100_000_001,
+        1 << 63,
+        u64::MAX - 7,
+        u64::MAX,
+    ] {
         bytes[..8].copy_from_slice(&lie.to_le_bytes());
         fs::write(&path, &bytes).unwrap();
         refused(dir.path(), &[WEIGHTS, "get it again"]);
@@ -349,14 +435,20 @@ fn weights_with_a_lying_header() {
         ("a shape that overflows", |h| {
             h.replacen("[32,32]", "[4294967296,4294967296]", 1)
         }),
-        ("a negative extent", |h| h.replacen("[32,32]", "[-32,-32]", 1)),
+        ("a negative extent", |h| {
+            h.replacen("[32,32]", "[-32,-32]", 1)
+        }),
         ("another type", |h| h.replacen("\"F32\"", "\"F16\"", 1)),
         ("an unknown type", |h| h.replacen("\"F32\"", "\"X7\"", 1)),
         ("offsets far outside", |h| {
             h.replacen("\"data_offsets\":[0,", "\"data_offsets\":[0,9999999999", 1)
         }),
         ("a name twice", |h| {
-            let key = h.replacen("roberta.encoder.layer.1.attention", "roberta.encoder.layer.2.attention", 1);
+            let key = h.replacen(
+                "roberta.encoder.layer.1.attention",
+                "roberta.encoder.layer.2.attention",
+                1,
+            );
             assert_ne!(key, h);
             key
         }),
@@ -480,14 +572,22 @@ fn an_output_layer_that_contradicts_itself() {
 
 #[test]
 fn a_tensor_that_is_not_of_floats() {
-    for (dtype, size) in [(Dtype::I64, 8), (Dtype::I8, 1), (Dtype::BOOL, 1), (Dtype::F64, 8)] {
+    for (dtype, size) in [
+        (Dtype::I64, 8),
+        (Dtype::I8, 1),
+        (Dtype::BOOL, 1),
+        (Dtype::F64, 8),
+    ] {
         let dir = with_tensors(|tensors| {
             let query = tensors.get_mut(QUERY).unwrap();
             query.dtype = dtype;
             query.bytes = vec![0; 32 * 32 * size];
         });
         let shown = format!("{QUERY} is {dtype:?}");
-        refused(dir.path(), &[WEIGHTS, &shown, "save the model as one of them"]);
+        refused(
+            dir.path(),
+            &[WEIGHTS, &shown, "save the model as one of them"],
+        );
     }
 }
 
@@ -514,7 +614,15 @@ fn a_shard_missing_or_damaged() {
 fn an_index_damaged() {
     let dir = copy_of("pad0");
     let path = dir.path().join(INDEX);
-    for text in ["", "{", "[]", "{}", "{\"weight_map\": 7}", "{\"weight_map\": {\"a\": 7}}", "{\"weight_map\": {}}"] {
+    for text in [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "{\"weight_map\": 7}",
+        "{\"weight_map\": {\"a\": 7}}",
+        "{\"weight_map\": {}}",
+    ] {
         fs::write(&path, text).unwrap();
         refused(dir.path(), &[INDEX, "get the file again"]);
     }
@@ -524,11 +632,24 @@ fn an_index_damaged() {
 fn an_index_that_leaves_the_folder() {
     let dir = copy_of("pad0");
     let path = dir.path().join(INDEX);
-    for name in ["../x.safetensors", "/etc/passwd", "a/b.safetensors", "..", ".", "", "/", "x/", "./x"] {
+    for name in [
+        "../x.safetensors",
+        "/etc/passwd",
+        "a/b.safetensors",
+        "..",
+        ".",
+        "",
+        "/",
+        "x/",
+        "./x",
+    ] {
         let index = json!({"weight_map": {"a": name}});
         fs::write(&path, index.to_string()).unwrap();
         let shown = format!("{name:?}");
-        refused(dir.path(), &[INDEX, &shown, "not a plain file name", "beside the index"]);
+        refused(
+            dir.path(),
+            &[INDEX, &shown, "not a plain file name", "beside the index"],
+        );
     }
     fs::write(&path, json!({"weight_map": {"a": "x\0y"}}).to_string()).unwrap();
     refused(dir.path(), &[INDEX, "is missing"]);
@@ -583,16 +704,33 @@ fn half_precision_is_read_to_the_bit() {
                 }
             }
         }
-        assert_ne!(tensors[QUERY].dtype, Dtype::F32, "choose another tensor to compare");
+        assert_ne!(
+            tensors[QUERY].dtype,
+            Dtype::F32,
+            "choose another tensor to compare"
+        );
     });
     let file = fs::read(dir.path().join(WEIGHTS)).unwrap();
-    let dtype = SafeTensors::deserialize(&file).unwrap().tensor(QUERY).unwrap().dtype();
+    let dtype = SafeTensors::deserialize(&file)
+        .unwrap()
+        .tensor(QUERY)
+        .unwrap()
+        .dtype();
     let rounded: Vec<f32> = match dtype {
-        Dtype::F16 => originals.iter().map(|v| half::f16::from_f32(*v).to_f32()).collect(),
-        _ => originals.iter().map(|v| half::bf16::from_f32(*v).to_f32()).collect(),
+        Dtype::F16 => originals
+            .iter()
+            .map(|v| half::f16::from_f32(*v).to_f32())
+            .collect(),
+        _ => originals
+            .iter()
+            .map(|v| half::bf16::from_f32(*v).to_f32())
+            .collect(),
     };
     let (model, _) = load(dir.path()).unwrap();
-    assert_eq!(model.host_tensors(|name| name == QUERY)[QUERY].data, rounded);
+    assert_eq!(
+        model.host_tensors(|name| name == QUERY)[QUERY].data,
+        rounded
+    );
 }
 
 #[test]
@@ -607,13 +745,21 @@ fn names_of_older_files_and_of_the_bare_encoder_are_understood() {
                 (name.replace("LayerNorm.bias", "LayerNorm.beta"), tensor)
             })
             .collect();
-        for name in ["pooler.dense.bias", "lm_head.bias", "embeddings.position_ids"] {
+        for name in [
+            "pooler.dense.bias",
+            "lm_head.bias",
+            "embeddings.position_ids",
+        ] {
             tensors.insert(name.to_owned(), Stored::zeros(&[1, 66]));
         }
     });
     let (model, report) = load(dir.path()).unwrap();
     assert_eq!(report.head, HeadOrigin::Fresh);
-    let ignored = ["embeddings.position_ids", "lm_head.bias", "pooler.dense.bias"];
+    let ignored = [
+        "embeddings.position_ids",
+        "lm_head.bias",
+        "pooler.dense.bias",
+    ];
     assert_eq!(report.ignored, ignored);
     let (plain, _) = load(&parity("tiny")).unwrap();
     let encoder = |name: &str| name.starts_with("roberta.");
@@ -625,7 +771,9 @@ fn names_of_older_files_and_of_the_bare_encoder_are_understood() {
 fn a_folder_whose_name_is_not_unicode() {
     use std::os::unix::ffi::OsStrExt;
     let good = tiny();
-    let dir = good.path().join(std::ffi::OsStr::from_bytes(b"model-\xff\xfe"));
+    let dir = good
+        .path()
+        .join(std::ffi::OsStr::from_bytes(b"model-\xff\xfe"));
     fs::create_dir(&dir).unwrap();
     refused(&dir, &["config.json: no such file"]);
     for name in [CONFIG, WEIGHTS] {
@@ -671,7 +819,8 @@ fn some_json() -> impl Strategy<Value = Value> {
         any::<f64>().prop_map(Value::from),
         "[a-z_]{0,8}".prop_map(Value::from),
         proptest::collection::vec(any::<u8>(), 0..3).prop_map(Value::from),
-        proptest::collection::btree_map("[0-9]{1,2}", "[a-z]{0,3}", 0..4).prop_map(|map| json!(map)),
+        proptest::collection::btree_map("[0-9]{1,2}", "[a-z]{0,3}", 0..4)
+            .prop_map(|map| json!(map)),
     ]
 }
 

@@ -134,11 +134,6 @@ fn main_row(results: &Results, cell: &CellResults, full: Option<f64>) -> Vec<Str
         }
         _ => String::new(),
     };
-    let seconds: Vec<f64> = cell
-        .ours
-        .iter()
-        .map(|(_, record)| record.timing.total_seconds)
-        .collect();
     row.extend([
         summary.mean_and_deviation(),
         format!("{:.1}", summary.median),
@@ -146,9 +141,7 @@ fn main_row(results: &Results, cell: &CellResults, full: Option<f64>) -> Vec<Str
         difference,
         thousands(counts.trainable),
         percent(counts.trainable, counts.total),
-        Summary::of(&seconds)
-            .map(|s| duration(s.mean))
-            .unwrap_or_default(),
+        mean_time(&cell.ours),
         runs,
     ]);
     row
@@ -223,10 +216,13 @@ fn peer_section(results: &Results) -> String {
     )
 }
 
+/// In the place of a time that was taken while the machine did other work.
+const SHARED: &str = "shared machine";
+
 /// Mean time of a run; nothing where a time was taken on a busy machine.
 fn mean_time(runs: &[(u64, Record)]) -> String {
     if runs.iter().any(|(_, record)| !record.timing_valid) {
-        return "not measured alone".to_owned();
+        return SHARED.to_owned();
     }
     let seconds: Vec<f64> = runs
         .iter()
@@ -265,15 +261,21 @@ fn cost_table(results: &Results) -> Table {
             table.row(row);
             continue;
         };
-        let speed =
-            of(|record| record.timing.examples_per_second).map(|s| format!("{:.0}", s.median));
+        let alone = cell.ours.iter().all(|(_, record)| record.timing_valid);
+        let speed = of(|record| record.timing.examples_per_second)
+            .filter(|_| alone)
+            .map(|s| format!("{:.0}", s.median));
         let memory = cell
             .ours
             .iter()
             .filter_map(|(_, record)| record.peak_memory_bytes)
             .max();
         row.extend([
-            duration(time.mean),
+            if alone {
+                duration(time.mean)
+            } else {
+                SHARED.to_owned()
+            },
             speed.unwrap_or_default(),
             memory.map(bytes).unwrap_or_default(),
             thousands(counts.adapter),
@@ -316,7 +318,11 @@ fn runs_table(results: &Results) -> Table {
                     .best_points()
                     .map_or("not a number".to_owned(), |points| format!("{points:.2}")),
                 epoch.map(trim_zeros).unwrap_or_default(),
-                duration(record.timing.total_seconds),
+                if record.timing_valid {
+                    duration(record.timing.total_seconds)
+                } else {
+                    SHARED.to_owned()
+                },
                 record
                     .digest
                     .as_deref()

@@ -23,11 +23,22 @@ pub(crate) enum Agreement {
     Different,
 }
 
+/// Whether the times in a record may be compared with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Timing {
+    /// The machine had nothing else to do.
+    Alone,
+    /// The machine did other work meanwhile.
+    Shared,
+    /// As the record of the same run says that is there already; alone if there is none.
+    AsBefore,
+}
+
 /// Copies the record of a finished run to `results/records/<run>`.
 ///
 /// # Errors
 /// When a file cannot be read or written.
-pub(crate) fn collect(run: &Run, data: &str, results: &Path) -> Result<Agreement> {
+pub(crate) fn collect(run: &Run, data: &str, results: &Path, timing: Timing) -> Result<Agreement> {
     let target = results.join("records").join(&run.name);
     let read = |path: &Path| {
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
@@ -35,6 +46,14 @@ pub(crate) fn collect(run: &Run, data: &str, results: &Path) -> Result<Agreement
     let mut record: Value = serde_json::from_str(&read(&run.folder.join("run.json"))?)
         .with_context(|| format!("{} is no record", run.folder.join("run.json").display()))?;
     without_places(&mut record, data);
+    let shared = match timing {
+        Timing::Alone => false,
+        Timing::Shared => true,
+        Timing::AsBefore => was_shared(&target, &run.digest),
+    };
+    if let Some(fields) = record.as_object_mut().filter(|_| shared) {
+        fields.insert("timing_valid".to_owned(), Value::Bool(false));
+    }
     let log = read(&run.folder.join("log.jsonl"))?;
     let agreement = compare(&target, &run.digest, &log);
     workspace::write(&target.join("log.jsonl"), &log)?;
@@ -45,10 +64,19 @@ pub(crate) fn collect(run: &Run, data: &str, results: &Path) -> Result<Agreement
     Ok(agreement)
 }
 
+/// The record that is there already, if it is of the same run.
+fn earlier(target: &Path, digest: &str) -> Option<Value> {
+    let text = fs::read_to_string(target.join("run.json")).ok()?;
+    let record: Value = serde_json::from_str(&text).ok()?;
+    (record["digest"] == digest).then_some(record)
+}
+
+fn was_shared(target: &Path, digest: &str) -> bool {
+    earlier(target, digest).is_some_and(|record| record["timing_valid"] == false)
+}
+
 fn compare(target: &Path, digest: &str, log: &str) -> Agreement {
-    let old = fs::read_to_string(target.join("run.json")).ok();
-    let old: Option<Value> = old.and_then(|text| serde_json::from_str(&text).ok());
-    if old.is_none_or(|old| old["digest"] != digest) {
+    if earlier(target, digest).is_none() {
         return Agreement::New;
     }
     match fs::read_to_string(target.join("log.jsonl")) {

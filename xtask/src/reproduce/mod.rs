@@ -20,7 +20,7 @@ use crate::report;
 use crate::report::{Align, Table};
 use crate::workspace;
 use board::Board;
-use collect::{Agreement, collect};
+use collect::{Agreement, Timing, collect};
 use runs::{Inputs, Run, Todo, plan};
 
 pub(crate) use worker::work;
@@ -49,6 +49,9 @@ pub(crate) struct ReproduceArgs {
     /// Threads of each run [default: the cores divided by --jobs]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// The machine does other work meanwhile: mark the times of these runs as not comparable
+    #[arg(long)]
+    shared_machine: bool,
     /// Folder for records, table and figures [default: results/<grid>]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -84,7 +87,18 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
         print!("{}", dry_run(&runs));
         return Ok(());
     }
-    let (failed, agreements) = train_all(&runs, &grid, &results, args.jobs, threads)?;
+    let training = Training {
+        grid: &grid,
+        results: &results,
+        jobs: args.jobs,
+        threads,
+        timing: if args.shared_machine {
+            Timing::Shared
+        } else {
+            Timing::Alone
+        },
+    };
+    let (failed, agreements) = train_all(&runs, &training)?;
     println!("{}", report::write(&grid, &results)?);
     eprintln!("records, table and figures: {}", results.display());
     tell_agreement(&agreements);
@@ -116,19 +130,22 @@ fn dry_run(runs: &[Run]) -> String {
     table.markdown()
 }
 
-/// Trains what is to do, `jobs` at a time; gives the names of failed runs, and how records compare with older ones.
-fn train_all(
-    runs: &[Run],
-    grid: &Grid,
-    results: &Path,
+/// How runs are trained and where their records go.
+struct Training<'a> {
+    grid: &'a Grid,
+    results: &'a Path,
     jobs: usize,
     threads: usize,
-) -> Result<(Vec<String>, Vec<Agreement>)> {
+    timing: Timing,
+}
+
+/// Trains what is to do, `jobs` at a time; gives the names of failed runs, and how records compare with older ones.
+fn train_all(runs: &[Run], training: &Training<'_>) -> Result<(Vec<String>, Vec<Agreement>)> {
     let (done, todo): (Vec<&Run>, Vec<&Run>) =
         runs.iter().partition(|run| run.todo == Todo::Nothing);
     let mut agreements = Vec::new();
     for run in &done {
-        collect(run, &grid.data, results)?;
+        collect(run, &training.grid.data, training.results, Timing::AsBefore)?;
     }
     if !done.is_empty() {
         eprintln!("{} of {} runs are done already", done.len(), runs.len());
@@ -137,10 +154,10 @@ fn train_all(
     let queue: Mutex<VecDeque<&Run>> = Mutex::new(todo.into());
     let outcomes: Mutex<Vec<(String, Result<Agreement>)>> = Mutex::default();
     std::thread::scope(|scope| {
-        for _ in 0..jobs {
+        for _ in 0..training.jobs {
             scope.spawn(|| {
                 while let Some(run) = next(&queue) {
-                    let outcome = one(run, grid, results, threads, &board);
+                    let outcome = one(run, training, &board);
                     if let Err(error) = &outcome {
                         board.say(&format!(
                             "{} failed: {}",
@@ -185,7 +202,7 @@ fn next<'a>(queue: &Mutex<VecDeque<&'a Run>>) -> Option<&'a Run> {
         .pop_front()
 }
 
-fn one(run: &Run, grid: &Grid, results: &Path, threads: usize, board: &Board) -> Result<Agreement> {
+fn one(run: &Run, training: &Training<'_>, board: &Board) -> Result<Agreement> {
     if run.todo == Todo::Replace {
         board.say(&format!(
             "{}: its configuration or its inputs changed; it is trained again",
@@ -193,8 +210,8 @@ fn one(run: &Run, grid: &Grid, results: &Path, threads: usize, board: &Board) ->
         ));
     }
     let mut lane = board.lane(&run.name);
-    worker::train(run, threads, |message| lane.hear(&message))?;
-    collect(run, &grid.data, results)
+    worker::train(run, training.threads, |message| lane.hear(&message))?;
+    collect(run, &training.grid.data, training.results, training.timing)
 }
 
 /// Says whether this machine came to the same bits as the records that were there.

@@ -153,11 +153,26 @@ fn probabilities(out: &mut [f32], head: &Head, q: &[f32], k: &[f32], scale: f32)
 /// Checks the tensors against the shape and returns the width.
 fn checked_width(q: &FlexTensor, k: &FlexTensor, shape: &AttentionShape) -> usize {
     let [queries, width] = [0, 1].map(|i| q.layout().shape()[i]);
-    assert_eq!(shape.queries.len(), shape.keys.len(), "rows of queries and of keys");
+    assert_eq!(
+        shape.queries.len(),
+        shape.keys.len(),
+        "rows of queries and of keys"
+    );
     assert_eq!(shape.queries.iter().sum::<usize>(), queries, "tokens of q");
-    assert_eq!(shape.keys.iter().sum::<usize>(), k.layout().shape()[0], "tokens of k");
-    assert!(shape.keys.iter().all(|keys| *keys > 0), "a row without keys");
-    assert_eq!(width % shape.heads, 0, "the width is a multiple of the heads");
+    assert_eq!(
+        shape.keys.iter().sum::<usize>(),
+        k.layout().shape()[0],
+        "tokens of k"
+    );
+    assert!(
+        shape.keys.iter().all(|keys| *keys > 0),
+        "a row without keys"
+    );
+    assert_eq!(
+        width % shape.heads,
+        0,
+        "the width is a multiple of the heads"
+    );
     width
 }
 
