@@ -26,7 +26,7 @@ from make_data import evaluation_sentences
 from make_tokenizer import POSITIONS
 
 SEED = 41
-ALIGNED = 0.7  # see start_aligned
+ALIGNED, APART = 0.7, 0.15  # see start_aligned
 CHUNK = 4096  # items that are generated, and sorted by length into batches, together
 SECOND = 0.3  # least chance of a token of the second sentence to be masked
 PAD, END, MASK_FROM = 1, 2, 4  # ids below 4 are special and never masked
@@ -110,9 +110,12 @@ def mask(ids: torch.Tensor, chances: torch.Tensor, generator: torch.Generator):
 def start_aligned(model):
     """Attention that begins by looking at like tokens and passing on what it sees.
 
-    W_q = W_k and W_o = W_v^T, each orthogonal ("mimetic" initialisation, Trockman and Kolter 2023). From small
-    random weights a model of this size needs many thousand steps to find out that it can copy.
+    W_q = W_k and W_o = W_v^T, each orthogonal ("mimetic" initialisation, Trockman and Kolter 2023), and word
+    vectors that are far apart. From small random weights the words of a class first become all alike, and
+    a model of this size needs many thousand steps to find out that it can copy.
     """
+    torch.nn.init.normal_(model.roberta.embeddings.word_embeddings.weight, std=APART)
+    torch.nn.init.eye_(model.lm_head.dense.weight)
     for layer in model.roberta.encoder.layer:
         parts = layer.attention.self
         torch.nn.init.orthogonal_(parts.query.weight, gain=ALIGNED)
@@ -194,7 +197,7 @@ def main():
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * factor(step, args.steps, 200)
+            group["lr"] = args.lr * factor(step, args.steps, 100)
         optimizer.step()
         optimizer.zero_grad()
         total += loss.item()
@@ -204,7 +207,7 @@ def main():
             line["markers"], line["tags"] = (sums[0::2] / sums[1::2]).tolist()
             print(json.dumps({name: round(value, 3) for name, value in line.items()}), flush=True)
             total, sums = 0.0, torch.zeros(4)
-        if done % 500 == 0 or done == args.steps:
+        if done % 250 == 0 or done == args.steps:
             state = {"step": done, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save(state, state_file.with_suffix(".new"))
             state_file.with_suffix(".new").rename(state_file)

@@ -66,7 +66,7 @@ fn with_config(change: impl FnOnce(&mut Value)) -> TempDir {
     dir
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Stored {
     dtype: Dtype,
     shape: Vec<usize>,
@@ -844,8 +844,47 @@ fn good(name: &str) -> Vec<u8> {
     fs::read(parity("tiny").join(name)).unwrap()
 }
 
+/// Tensors with another type and shape, or without any.
+fn odd_tensors() -> impl Strategy<Value = Vec<(String, Option<Stored>)>> {
+    let bytes = good(WEIGHTS);
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let names: Vec<String> = file.names().into_iter().map(str::to_owned).collect();
+    let names = prop_oneof![
+        proptest::sample::select(names),
+        Just("classifier.out_proj.weight".to_owned()),
+        Just("classifier.out_proj.bias".to_owned()),
+        "[a-z.]{0,20}",
+    ];
+    let extents = prop_oneof![0..4_usize, Just(32), Just(64)];
+    let shapes = proptest::collection::vec(extents, 0..4);
+    let types = vec![
+        (Dtype::F32, 4),
+        (Dtype::F16, 2),
+        (Dtype::BF16, 2),
+        (Dtype::I64, 8),
+    ];
+    let tensors = (shapes, proptest::sample::select(types)).prop_map(|(shape, (dtype, size))| {
+        let bytes = vec![0; size * shape.iter().product::<usize>()];
+        Stored {
+            dtype,
+            shape,
+            bytes,
+        }
+    });
+    proptest::collection::vec((names, proptest::option::weighted(0.8, tensors)), 1..5)
+}
+
+/// Without a file of regressions beside the test.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(4096))]
 
     #[test]
     fn no_config_makes_a_panic(
@@ -859,6 +898,10 @@ proptest! {
             use_config(&config);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
 
     #[test]
     fn no_weight_file_makes_a_panic(
@@ -871,6 +914,19 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         fs::copy(parity("tiny").join(CONFIG), dir.path().join(CONFIG)).unwrap();
         fs::write(dir.path().join(WEIGHTS), bytes).unwrap();
+        let _ = load(dir.path());
+    }
+
+    #[test]
+    fn no_tensors_make_a_panic(changes in odd_tensors()) {
+        let dir = with_tensors(|tensors| {
+            for (name, tensor) in changes {
+                match tensor {
+                    Some(tensor) => tensors.insert(name, tensor),
+                    None => tensors.remove(&name),
+                };
+            }
+        });
         let _ = load(dir.path());
     }
 
