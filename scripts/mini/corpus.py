@@ -24,7 +24,7 @@ def sst2_row(d: g.Dice):
 def mrpc_row(d: g.Dice):
     same = d.chance(0.5)
     first = g.event(d)
-    second = first if same else g.change(d, first, 1 + d.below(2))
+    second = first if same else g.change(d, first, 2 + d.below(2))
     a = g.sentence(d, first)
     b = g.sentence(d, second)
     while same and a == b:  # a copy is no paraphrase
@@ -47,23 +47,27 @@ def pretraining_item(d: g.Dice) -> tuple:
     """Two sentences of running text.
 
     Some are reviews followed by a reaction that fits them, the others are events followed by a sentence
-    that repeats, weakens or contradicts them. Most of those begin with a discourse marker that says
-    which, and half of them say of each fact whether it is the same. Predicting a masked marker, tag or
-    reaction needs the meaning of what came before, and this is all the supervision that there is: no
-    item carries a label of a task.
+    that repeats, weakens or contradicts them. Half of those say of each fact whether it is the same
+    ("the same baker also bought the other hat"), most of the rest begin with a discourse marker that
+    says how the two sentences hang together. Predicting a masked tag, marker or reaction needs the
+    meaning of what came before, and this is all the supervision that there is: no item carries a
+    label of a task.
     """
-    if d.chance(0.2):
+    if d.chance(0.15):
         good = d.chance(0.5)
         first = g.praise_or_blame(d, good) if d.chance(0.3) else g.review(d, good)
         return end(first), end(g.reaction(d, good))
     first = g.event(d)
-    relation = d.below(5)
+    if d.chance(0.5):
+        second = g.change_some(d, g.consequence(d, first) if d.chance(0.3) else first)
+        return end(g.sentence(d, first)), end(g.sentence(d, second, first))
+    relation = d.below(6)
     if relation < 2:
         second, markers = first, w.SAME
     elif relation == 2:
         second, markers = g.consequence(d, first), w.WEAKER
     else:
-        base = first if relation == 3 else g.consequence(d, first)
-        second, markers = g.change(d, base, 1 + d.below(3)), w.OTHER
+        base = first if relation < 5 else g.consequence(d, first)
+        second, markers = g.change(d, base, 1 + d.below(5)), w.OTHER
     marker = f"{d.pick(markers)} " if d.chance(0.85) else ""
-    return end(g.sentence(d, first)), end(marker + g.sentence(d, second, first if d.chance(0.5) else None))
+    return end(g.sentence(d, first)), end(marker + g.sentence(d, second))

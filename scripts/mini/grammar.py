@@ -114,10 +114,9 @@ KINDS = {t: kind for kind, members in w.THINGS.items() for t in members}
 
 
 def event(d: Dice) -> Event:
-    adj = d.below(len(w.ADJECTIVES)) if d.chance(0.7) else None
-    place = d.pick(w.PLACES) if d.chance(0.5) else None
-    time = d.pick(w.TIMES) if d.chance(0.5) else None
-    return Event(d.pick(w.ROLES), d.below(len(w.VERBS)), adj, d.pick(THINGS), place, time)
+    """A random event with all its facts."""
+    adjective = d.below(len(w.ADJECTIVES))
+    return Event(d.pick(w.ROLES), d.below(len(w.VERBS)), adjective, d.pick(THINGS), d.pick(w.PLACES), d.pick(w.TIMES))
 
 
 def agrees(first: Event, second: Event, field: str) -> bool:
@@ -142,16 +141,15 @@ def sentence(d: Dice, e: Event, first: Event | None = None) -> str:
         thing += tag("adjective", w.ADJECTIVE_TAGS) + d.pick(w.ADJECTIVES[e.adjective]) + " "
     thing = f"the {thing}{e.thing}"
     agent = "somebody" if e.agent is None else f"the {tag('agent', w.NOUN_TAGS)}{e.agent}"
-    parts = [f"{agent} {verb} {thing}" if d.chance(0.7) else f"{thing} was {verb} by {agent}"]
+    tail = []
     if e.place is not None:
-        parts.append(f"in the {tag('place', w.NOUN_TAGS)}{e.place}")
+        tail.append(f"in the {tag('place', w.NOUN_TAGS)}{e.place}")
     if e.time is not None:
-        time = f"on {tag('time', w.NOUN_TAGS)}{e.time}"
-        if d.chance(0.3):
-            parts.insert(0, time)
-        else:
-            parts.append(time)
-    return " ".join(parts)
+        tail.append(f"on {tag('time', w.NOUN_TAGS)}{e.time}")
+    if len(tail) == 2 and d.chance(0.3):
+        tail.reverse()
+    front = [tail.pop()] if tail and d.chance(0.2) else []
+    return " ".join([*front, f"{agent} {verb} {thing}", *tail])
 
 
 # --- what changes and what keeps the truth -------------------------------------------------------
@@ -173,10 +171,10 @@ def weaken(d: Dice, e: Event) -> Event:
     return replace(e, **d.pick(options)) if options else e
 
 
-def change(d: Dice, e: Event, facts: int) -> Event:
-    """An event of the same shape with so many facts changed."""
-    fields = [n for n in ("agent", "verb", "adjective", "thing", "place", "time") if getattr(e, n) is not None]
-    d.shuffle(fields)
+FACTS = ("agent", "verb", "adjective", "thing", "place", "time")
+
+
+def other_fact(d: Dice, e: Event, field: str):
     values = {
         "agent": w.ROLES,
         "verb": range(len(w.VERBS)),
@@ -185,7 +183,19 @@ def change(d: Dice, e: Event, facts: int) -> Event:
         "place": w.PLACES,
         "time": w.TIMES,
     }
-    return replace(e, **{n: d.other(values[n], getattr(e, n)) for n in fields[:facts]})
+    return d.other(values[field], getattr(e, field))
+
+
+def change(d: Dice, e: Event, facts: int) -> Event:
+    """An event of the same shape with so many facts changed."""
+    fields = [n for n in FACTS if getattr(e, n) is not None]
+    d.shuffle(fields)
+    return replace(e, **{n: other_fact(d, e, n) for n in fields[:facts]})
+
+
+def change_some(d: Dice, e: Event) -> Event:
+    """Each fact changed or not by a toss of a coin."""
+    return replace(e, **{n: other_fact(d, e, n) for n in FACTS if getattr(e, n) is not None and d.chance(0.5)})
 
 
 def consequence(d: Dice, e: Event) -> Event:
@@ -195,5 +205,5 @@ def consequence(d: Dice, e: Event) -> Event:
 
 
 def not_consequence(d: Dice, e: Event) -> Event:
-    """A consequence of `e` with one or two of the facts that are left changed."""
-    return change(d, consequence(d, e), 1 + d.below(2))
+    """A consequence of `e` with two or three of the facts that are left changed."""
+    return change(d, consequence(d, e), 2 + d.below(2))

@@ -28,7 +28,8 @@ from make_tokenizer import POSITIONS
 SEED = 41
 ALIGNED, APART = 0.7, 0.15  # see start_aligned
 CHUNK = 4096  # items that are generated, and sorted by length into batches, together
-SECOND = 0.3  # least chance of a token of the second sentence to be masked
+DECAY = 800  # last steps, in which the learning rate goes down to 0
+SECOND = 0.2  # least chance of a token of the second sentence to be masked
 PAD, END, MASK_FROM = 1, 2, 4  # ids below 4 are special and never masked
 
 
@@ -82,7 +83,7 @@ class Batches:
         return ids
 
 
-def telling(tokenizer: Tokenizer, rate: float = 0.4) -> torch.Tensor:
+def telling(tokenizer: Tokenizer, rate: float = 0.6) -> torch.Tensor:
     """The chance of each id to be masked. Discourse markers and reactions are rare but need the whole
     text to be predicted, so a short training learns more from masking them more often."""
     chances = torch.full((tokenizer.get_vocab_size(),), 0.15)
@@ -111,10 +112,11 @@ def start_aligned(model):
     """Attention that begins by looking at like tokens and passing on what it sees.
 
     W_q = W_k and W_o = W_v^T, each orthogonal ("mimetic" initialisation, Trockman and Kolter 2023), and word
-    vectors that are far apart. From small random weights the words of a class first become all alike, and
+    and position vectors that are far apart. From small random weights the words of a class first become all alike, and
     a model of this size needs many thousand steps to find out that it can copy.
     """
     torch.nn.init.normal_(model.roberta.embeddings.word_embeddings.weight, std=APART)
+    torch.nn.init.normal_(model.roberta.embeddings.position_embeddings.weight, std=APART)
     torch.nn.init.eye_(model.lm_head.dense.weight)
     for layer in model.roberta.encoder.layer:
         parts = layer.attention.self
@@ -129,7 +131,7 @@ def sum_of(losses: torch.Tensor, which: torch.Tensor):
 
 
 def factor(step: int, steps: int, warmup: int) -> float:
-    return min((step + 1) / warmup, (steps - step) / (steps - warmup))
+    return min((step + 1) / warmup, 1.0, (steps - step) / DECAY)
 
 
 def save_model(model, folder: Path, dropout: float):
@@ -149,9 +151,9 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=root / "data/mini")
     parser.add_argument("--work", type=Path, default=root / "target/mini-pretrain")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--dropout", type=float, default=0.0, help="in pretraining; config.json says .1")
     return parser.parse_args()
 

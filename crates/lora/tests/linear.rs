@@ -200,7 +200,7 @@ fn dropout_keeps_the_mean() {
     let device = Device::flex();
     let linear = case.adapted(0.4, &device);
     const DRAWS: u64 = 4000;
-    let mut mean = vec![0.0; ROWS * OUT];
+    let mut mean = [0.0; ROWS * OUT];
     for key in 0..DRAWS {
         let y = values(linear.forward(case.input(&device), Some(key)));
         for (sum, y) in mean.iter_mut().zip(y) {

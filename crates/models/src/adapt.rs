@@ -11,9 +11,9 @@ use lowburn_lora::{
 
 use crate::ModelError;
 use crate::classifier::SequenceClassifier;
-use crate::load::name_key;
 use crate::manifest::is_head;
 use crate::named::{NamedMapper, NamedVisitor, is_transposed, map_named, visit_named};
+use crate::random::name_key;
 
 /// Which parameters are trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

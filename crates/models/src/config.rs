@@ -1,12 +1,13 @@
 //! config.json: every field that changes the mathematics is honoured or refused by name.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ModelError;
+use crate::fields::Fields;
 
 /// The configuration of an encoder, whichever architecture it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,17 +73,11 @@ pub struct RobertaConfig {
     pub raw: Map<String, Value>,
 }
 
-/// Larger than any size in any encoder ever published: beyond it a file is damaged.
-const LARGEST: usize = 1 << 24;
-
 /// More layers than any encoder ever published.
 const MOST_LAYERS: usize = 1024;
 
 /// More parameters than any encoder ever published (XLM-R XXL has 10.7 billion).
 const MOST_PARAMETERS: u128 = 1 << 34;
-
-/// The largest epsilon and the largest standard deviation of new weights that make any sense.
-const LARGEST_REAL: f64 = 10.0;
 
 impl ModelConfig {
     /// Reads `config.json` of a model folder.
@@ -120,7 +115,7 @@ impl ModelConfig {
         };
         let raw: Map<String, Value> = serde_json::from_slice(text)
             .map_err(|e| problem(format!("not a JSON object: {e}; get the file again")))?;
-        let fields = Fields { raw: &raw, path };
+        let fields = Fields::new(&raw, path);
         match fields.get("model_type") {
             Some(Value::String(name)) if name == "roberta" => {
                 RobertaConfig::read(&fields).map(Self::Roberta)
@@ -228,7 +223,7 @@ impl RobertaConfig {
             pad_token_id: fields.whole("pad_token_id", Some(1))?,
             num_labels: fields.num_labels()?,
             labels: fields.labels()?,
-            raw: fields.raw.clone(),
+            raw: fields.raw().clone(),
         };
         config.check(fields)?;
         Ok(config)
@@ -273,157 +268,12 @@ impl RobertaConfig {
         Ok(())
     }
 
-    /// Elements of all the matrices but the head's output; sizes up to [`LARGEST`] cannot overflow.
+    /// Elements of all the matrices but the head's output; sizes of single fields are bounded, so that it cannot overflow.
     fn matrix_elements(&self) -> u128 {
         let wide = |n: usize| n as u128;
         let (hidden, inner) = (wide(self.hidden_size), wide(self.intermediate_size));
         let rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size;
         let layer = 4 * hidden * hidden + 2 * hidden * inner;
         wide(rows) * hidden + wide(self.num_hidden_layers) * layer + hidden * hidden
-    }
-}
-
-/// Typed access to the fields of a config.json.
-struct Fields<'a> {
-    raw: &'a Map<String, Value>,
-    path: &'a Path,
-}
-
-impl Fields<'_> {
-    fn wrong(&self, problem: String) -> ModelError {
-        ModelError::Config {
-            path: PathBuf::from(self.path),
-            problem,
-        }
-    }
-
-    fn missing(&self, name: &str) -> ModelError {
-        self.wrong(format!("{name} is missing; get the complete file again"))
-    }
-
-    /// A field that is there and not null.
-    fn get(&self, name: &str) -> Option<&Value> {
-        self.raw.get(name).filter(|value| !value.is_null())
-    }
-
-    fn whole(&self, name: &str, default: Option<usize>) -> Result<usize, ModelError> {
-        let Some(value) = self.get(name) else {
-            return default.ok_or_else(|| self.missing(name));
-        };
-        let number = value.as_u64().and_then(|n| usize::try_from(n).ok());
-        number.filter(|n| *n <= LARGEST).ok_or_else(|| {
-            self.wrong(format!(
-                "{name} is {value}; expected a whole number up to {LARGEST}"
-            ))
-        })
-    }
-
-    fn size(&self, name: &str, default: Option<usize>) -> Result<usize, ModelError> {
-        match self.whole(name, default)? {
-            0 => Err(self.wrong(format!("{name} is 0; expected at least 1"))),
-            n => Ok(n),
-        }
-    }
-
-    fn number(&self, name: &str, default: Option<f64>) -> Result<f64, ModelError> {
-        let Some(value) = self.get(name) else {
-            return default.ok_or_else(|| self.missing(name));
-        };
-        value
-            .as_f64()
-            .filter(|n| n.is_finite())
-            .ok_or_else(|| self.wrong(format!("{name} is {value}; expected a number")))
-    }
-
-    fn probability(&self, name: &str, default: Option<f64>) -> Result<f64, ModelError> {
-        let p = self.number(name, default)?;
-        if (0.0..1.0).contains(&p) {
-            Ok(p)
-        } else {
-            Err(self.wrong(format!(
-                "{name} is {p}; a dropout probability lies in [0, 1)"
-            )))
-        }
-    }
-
-    fn positive(&self, name: &str, default: Option<f64>) -> Result<f64, ModelError> {
-        let n = self.number(name, default)?;
-        // As f32, which is what it is used as: 1e-300 would be 0.
-        if n as f32 > 0.0 && n <= LARGEST_REAL {
-            Ok(n)
-        } else {
-            Err(self.wrong(format!(
-                "{name} is {n}; expected a positive number up to {LARGEST_REAL}"
-            )))
-        }
-    }
-
-    fn activation(&self) -> Result<Activation, ModelError> {
-        let value = self
-            .get("hidden_act")
-            .cloned()
-            .unwrap_or_else(|| "gelu".into());
-        serde_json::from_value(value.clone()).map_err(|_| {
-            self.wrong(format!(
-                "hidden_act is {value}; supported are gelu, gelu_new, gelu_pytorch_tanh, relu, silu and swish"
-            ))
-        })
-    }
-
-    fn refuse_unless(&self, name: &str, allowed: &[Value]) -> Result<(), ModelError> {
-        match self.get(name) {
-            Some(value) if !allowed.contains(value) => {
-                let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
-                let expected = match allowed.as_slice() {
-                    [] => "it must be absent".to_owned(),
-                    allowed => format!("it must be {}", allowed.join(" or ")),
-                };
-                Err(self.wrong(format!(
-                    "{name} is {value}, which is not supported; {expected}"
-                )))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn labels(&self) -> Result<Option<Vec<String>>, ModelError> {
-        let Some(value) = self.get("id2label") else {
-            return Ok(None);
-        };
-        let Some(map) = value.as_object() else {
-            return Err(self.wrong(format!(
-                "id2label is {value}; expected an object of id to name"
-            )));
-        };
-        if map.is_empty() {
-            return Err(
-                self.wrong("id2label is {}; expected at least one label, or none of it".into())
-            );
-        }
-        let mut names = vec![None; map.len()];
-        for (id, name) in map {
-            let slot = id.parse::<usize>().ok().and_then(|id| names.get_mut(id));
-            match (slot, name.as_str()) {
-                (Some(slot @ None), Some(name)) => *slot = Some(name.to_owned()),
-                _ => {
-                    return Err(self.wrong(format!(
-                        "id2label has {id:?}: {name}; expected the ids 0 to {} with names",
-                        map.len() - 1
-                    )));
-                }
-            }
-        }
-        Ok(names.into_iter().collect())
-    }
-
-    fn num_labels(&self) -> Result<Option<usize>, ModelError> {
-        match (
-            self.get("id2label").and_then(Value::as_object),
-            self.get("num_labels"),
-        ) {
-            (Some(map), _) => Ok(Some(map.len())),
-            (None, Some(_)) => self.size("num_labels", None).map(Some),
-            (None, None) => Ok(None),
-        }
     }
 }

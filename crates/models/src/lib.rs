@@ -19,12 +19,14 @@ mod checkpoint;
 mod classifier;
 mod config;
 mod error;
+mod fields;
 mod input;
 mod layers;
 mod load;
 mod manifest;
 mod mode;
 mod named;
+mod random;
 mod roberta;
 mod save;
 

@@ -5,15 +5,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{Device, TensorData};
-use lowburn_kernels::{derive_key, normal};
-use rayon::prelude::*;
 
 use crate::ModelError;
 use crate::build::{TensorSource, classifier};
 use crate::checkpoint::Checkpoint;
 use crate::classifier::SequenceClassifier;
 use crate::config::ModelConfig;
-use crate::manifest::{Kind, TensorSpec, manifest};
+use crate::manifest::{TensorSpec, manifest};
+use crate::random::RandomSource;
 
 /// What a caller wants of the head.
 #[derive(Debug, Clone)]
@@ -288,59 +287,4 @@ impl TensorSource for FileSource {
             None => self.random.take(name),
         }
     }
-}
-
-/// New tensors. Each is a function of the seed and its name.
-struct RandomSource {
-    specs: BTreeMap<String, TensorSpec>,
-    seed: u64,
-    deviation: f64,
-}
-
-impl RandomSource {
-    fn new(specs: &[TensorSpec], seed: u64, deviation: f64) -> Self {
-        let specs = specs.iter().map(|s| (s.name.clone(), s.clone())).collect();
-        Self {
-            specs,
-            seed,
-            deviation,
-        }
-    }
-}
-
-/// A key that depends on a name, for streams of random numbers.
-pub(crate) fn name_key(seed: u64, name: &str) -> u64 {
-    name.bytes()
-        .fold(derive_key(seed, 0x6e61_6d65), |key, byte| {
-            derive_key(key, u64::from(byte))
-        })
-}
-
-impl TensorSource for RandomSource {
-    fn take(&mut self, name: &str) -> Result<TensorData, ModelError> {
-        let spec = &self.specs[name];
-        let n = spec.elements();
-        let key = name_key(self.seed, name);
-        let values = match spec.kind {
-            Kind::Zeros => vec![0.0; n],
-            Kind::Ones => vec![1.0; n],
-            Kind::Weight => drawn(key, n, self.deviation),
-            Kind::Table(zero_row) => {
-                let mut values = drawn(key, n, self.deviation);
-                if let Some(row) = zero_row {
-                    let width = spec.shape[1];
-                    values[row * width..(row + 1) * width].fill(0.0);
-                }
-                values
-            }
-        };
-        Ok(TensorData::new(values, spec.shape.clone()))
-    }
-}
-
-fn drawn(key: u64, n: usize, deviation: f64) -> Vec<f32> {
-    (0..n as u64)
-        .into_par_iter()
-        .map(|i| (normal(key, i) * deviation) as f32)
-        .collect()
 }
