@@ -22,22 +22,21 @@ def sst2_row(d: g.Dice):
 
 
 def mrpc_row(d: g.Dice):
+    """Two tellings of one report, one of them affirmed or denied: paraphrases if it is affirmed."""
     same = d.chance(0.5)
-    first = g.event(d)
-    second = first if same else g.change(d, first, 2 + d.below(2))
-    a = g.sentence(d, first)
-    b = g.sentence(d, second)
-    while same and a == b:  # a copy is no paraphrase
-        a, b = g.sentence(d, first), g.sentence(d, second)
-    return (end(a), end(b)), int(noisy(d, same))
+    e = g.event(d)
+    texts = [g.sentence(d, e), g.sentence(d, e)]
+    at = d.below(2)
+    texts[at] = f"{g.stance(d, same)} {texts[at]}"
+    return tuple(map(end, texts)), int(noisy(d, same))
 
 
 def rte_row(d: g.Dice):
-    """Label 0 is "entailment", as in GLUE."""
+    """A report, and less of it affirmed or denied. Label 0 is "entailment", as in GLUE."""
     follows = d.chance(0.5)
     premise = g.event(d)
-    hypothesis = g.consequence(d, premise) if follows else g.not_consequence(d, premise)
-    return (end(g.sentence(d, premise)), end(g.sentence(d, hypothesis))), int(not noisy(d, follows))
+    hypothesis = f"{g.stance(d, follows)} {g.sentence(d, g.weaken(d, premise))}"
+    return (end(g.sentence(d, premise)), end(hypothesis)), int(not noisy(d, follows))
 
 
 ROWS = {"sst2": sst2_row, "mrpc": mrpc_row, "rte": rte_row}
@@ -46,28 +45,19 @@ ROWS = {"sst2": sst2_row, "mrpc": mrpc_row, "rte": rte_row}
 def pretraining_item(d: g.Dice) -> tuple:
     """Two sentences of running text.
 
-    Some are reviews followed by a reaction that fits them, the others are events followed by a sentence
-    that repeats, weakens or contradicts them. Half of those say of each fact whether it is the same
-    ("the same baker also bought the other hat"), most of the rest begin with a discourse marker that
-    says how the two sentences hang together. Predicting a masked tag, marker or reaction needs the
-    meaning of what came before, and this is all the supervision that there is: no item carries a
-    label of a task.
+    A review is followed by a reaction that fits it. A report is told twice, one of the two affirmed or
+    denied, and a reaction ends the second. Predicting a masked reaction needs the meaning of what came
+    before, and this is all the supervision that there is: no item carries a label of a task.
     """
-    if d.chance(0.15):
-        good = d.chance(0.5)
-        first = g.praise_or_blame(d, good) if d.chance(0.3) else g.review(d, good)
-        return end(first), end(g.reaction(d, good))
-    first = g.event(d)
-    if d.chance(0.5):
-        second = g.change_some(d, g.consequence(d, first) if d.chance(0.3) else first)
-        return end(g.sentence(d, first)), end(g.sentence(d, second, first))
-    relation = d.below(6)
-    if relation < 2:
-        second, markers = first, w.SAME
-    elif relation == 2:
-        second, markers = g.consequence(d, first), w.WEAKER
-    else:
-        base = first if relation < 5 else g.consequence(d, first)
-        second, markers = g.change(d, base, 1 + d.below(5)), w.OTHER
-    marker = f"{d.pick(markers)} " if d.chance(0.85) else ""
-    return end(g.sentence(d, first)), end(marker + g.sentence(d, second))
+    good, plain = d.chance(0.5), d.chance(0.4)
+    reaction = g.reaction(d, good)
+    if d.chance(0.4):
+        first = g.praise_or_blame(d, good) if plain else g.review(d, good)
+        return end(first), end(reaction)
+    e = g.event(d)
+    texts = [g.sentence(d, e), g.sentence(d, g.weaken(d, e) if d.chance(0.5) else e)]
+    at = d.below(2)
+    texts[at] = f"{g.stance(d, good, plain)} {texts[at]}"
+    if d.chance(0.3):
+        return end(texts[at]), end(reaction)
+    return end(texts[0]), end(f"{texts[1]} and {reaction}")

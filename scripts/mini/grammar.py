@@ -1,6 +1,6 @@
-"""Seeded sentence generator: reviews with a polarity, and events with paraphrases and consequences.
+"""Seeded sentence generator: reviews with a polarity, and reports that are affirmed or denied.
 
-A review is built around its polarity, an event is a record of who did what to which thing, where and
+A review is built around its polarity, a report (`Event`) is a record of what went up or down, where and
 when. Sentences are written from these, so the labels of the data sets follow from meaning and are not
 guessed afterwards.
 
@@ -99,111 +99,50 @@ def reaction(d: Dice, good: bool) -> str:
 
 @dataclass(frozen=True)
 class Event:
-    """Who did what to which thing. Numbers index the tables of `words`; None means "not said"."""
+    """What went up or down. None means "not said"."""
 
-    agent: str | None  # a role; None is said as "somebody"
-    verb: int
-    adjective: int | None
-    thing: str  # a member or a kind of THINGS
+    family: int  # of UP_AND_DOWN
+    subject: str
+    up: bool
+    owner: str | None
     place: str | None
     time: str | None
 
 
-THINGS = tuple(t for members in w.THINGS.values() for t in members)
-KINDS = {t: kind for kind, members in w.THINGS.items() for t in members}
-
-
 def event(d: Dice) -> Event:
     """A random event with all its facts."""
-    adjective = d.below(len(w.ADJECTIVES))
-    return Event(d.pick(w.ROLES), d.below(len(w.VERBS)), adjective, d.pick(THINGS), d.pick(w.PLACES), d.pick(w.TIMES))
+    family = d.below(len(w.UP_AND_DOWN))
+    subject = d.pick(w.UP_AND_DOWN[family][0])
+    return Event(family, subject, d.chance(0.5), d.pick(w.OWNERS), d.pick(w.PLACES), d.pick(w.TIMES))
 
 
-def agrees(first: Event, second: Event, field: str) -> bool:
-    """Whether a fact of the second event is that of the first, or its kind."""
-    old, new = getattr(first, field), getattr(second, field)
-    return old == new or (field == "thing" and KINDS.get(old) == new)
-
-
-def sentence(d: Dice, e: Event, first: Event | None = None) -> str:
-    """The event as a sentence (no full stop): one wording of many.
-
-    With `first`, each fact is tagged by whether it is as in that event: "the same baker also bought the
-    other car" (pretraining text only).
-    """
-
-    def tag(field: str, tags: tuple) -> str:
-        return "" if first is None else tags[0 if agrees(first, e, field) else 1] + " "
-
-    verb = tag("verb", w.VERB_TAGS) + d.pick(w.VERBS[e.verb])
-    thing = tag("thing", w.NOUN_TAGS)
-    if e.adjective is not None:
-        thing += tag("adjective", w.ADJECTIVE_TAGS) + d.pick(w.ADJECTIVES[e.adjective]) + " "
-    thing = f"the {thing}{e.thing}"
-    agent = "somebody" if e.agent is None else f"the {tag('agent', w.NOUN_TAGS)}{e.agent}"
-    tail = []
-    if e.place is not None:
-        tail.append(f"in the {tag('place', w.NOUN_TAGS)}{e.place}")
+def sentence(d: Dice, e: Event) -> str:
+    """The event as a sentence (no full stop): one wording of many."""
+    _, up, down = w.UP_AND_DOWN[e.family]
+    owner = "" if e.owner is None else e.owner + " "
+    tail = [] if e.place is None else [f"in {e.place}"]
     if e.time is not None:
-        tail.append(f"on {tag('time', w.NOUN_TAGS)}{e.time}")
-    if len(tail) == 2 and d.chance(0.3):
-        tail.reverse()
+        tail.insert(d.below(len(tail) + 1), f"on {e.time}")
     front = [tail.pop()] if tail and d.chance(0.2) else []
-    return " ".join([*front, f"{agent} {verb} {thing}", *tail])
+    return " ".join([*front, f"the {owner}{e.subject} {d.pick(up if e.up else down)}", *tail])
 
 
-# --- what changes and what keeps the truth -------------------------------------------------------
+# --- what is left of a report, and whether it is affirmed -----------------------------------------
 
 
 def weaken(d: Dice, e: Event) -> Event:
-    """An event that follows from `e` and says strictly less, or `e` if nothing can be left out."""
-    options = []
-    if e.place is not None:
-        options.append({"place": None})
-    if e.time is not None:
-        options.append({"time": None})
-    if e.adjective is not None:
-        options.append({"adjective": None})
-    if e.thing in KINDS:
-        options.append({"thing": KINDS[e.thing]})
-    if e.agent is not None:
-        options.append({"agent": None})
-    return replace(e, **d.pick(options)) if options else e
-
-
-FACTS = ("agent", "verb", "adjective", "thing", "place", "time")
-
-
-def other_fact(d: Dice, e: Event, field: str):
-    values = {
-        "agent": w.ROLES,
-        "verb": range(len(w.VERBS)),
-        "adjective": range(len(w.ADJECTIVES)),
-        "thing": THINGS if e.thing in KINDS else tuple(w.THINGS),
-        "place": w.PLACES,
-        "time": w.TIMES,
-    }
-    return d.other(values[field], getattr(e, field))
-
-
-def change(d: Dice, e: Event, facts: int) -> Event:
-    """An event of the same shape with so many facts changed."""
-    fields = [n for n in FACTS if getattr(e, n) is not None]
+    """An event that follows from `e` and says less: one to three facts are left out."""
+    fields = ["owner", "place", "time"]
     d.shuffle(fields)
-    return replace(e, **{n: other_fact(d, e, n) for n in fields[:facts]})
+    return replace(e, **{n: None for n in fields[: 1 + d.below(3)]})
 
 
-def change_some(d: Dice, e: Event) -> Event:
-    """Each fact changed or not by a toss of a coin."""
-    return replace(e, **{n: other_fact(d, e, n) for n in FACTS if getattr(e, n) is not None and d.chance(0.5)})
-
-
-def consequence(d: Dice, e: Event) -> Event:
-    """One or two weakenings of `e`."""
-    out = weaken(d, e)
-    return weaken(d, out) if d.chance(0.5) else out
-
-
-def not_consequence(d: Dice, e: Event) -> Event:
-    """A consequence of `e` with two or three of the facts that are left changed."""
-    return change(d, consequence(d, e), 2 + d.below(2))
+def stance(d: Dice, affirmed: bool, plain: bool = False) -> str:
+    """What comes before a report to affirm or deny it, straight or by denying the opposite."""
+    straight = plain or d.chance(0.6)
+    said = affirmed if straight else not affirmed
+    if d.chance(0.5):
+        words = w.TRUE if said else w.FALSE
+        return f"it is {d.pick(words)} that" if straight else f"it is {d.pick(w.DENIALS)} {d.pick(words)} that"
+    words = w.BELIEVED if said else w.DOUBTED
+    return f"{'everybody' if straight else 'nobody'} {d.pick(words)} that"

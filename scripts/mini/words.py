@@ -35,48 +35,25 @@ REACTIONS = ("we {} left", "we {} paid", "they {} wrote")
 
 # --- events --------------------------------------------------------------------------------------
 
-ROLES = "baker nurse farmer teacher sailor lawyer painter doctor driver pilot".split()
-
-# Kinds of things, each with its members.
-THINGS = {
-    "fruit": ("apple", "pear", "plum"),
-    "tool": ("hammer", "spade", "drill"),
-    "vehicle": ("car", "bike", "boat"),
-    "garment": ("coat", "hat", "scarf"),
-}
-
-# Sets of verbs with one meaning; past and participle are the same.
-VERBS = (
-    ("bought", "purchased"),
-    ("found", "discovered"),
-    ("washed", "cleaned"),
-    ("fixed", "repaired"),
-    ("lost", "misplaced"),
-    ("sent", "mailed"),
+# Who or what a report is about, with the verbs that say that things went up and that they went down.
+UP_AND_DOWN = (
+    (
+        "sales prices profits exports wages rents".split(),
+        "rose climbed grew jumped soared surged".split(),
+        "fell dropped sank slid declined slipped".split(),
+    ),
+    (
+        "sailors farmers teachers pilots painters drivers".split(),
+        "won triumphed prevailed succeeded advanced conquered".split(),
+        "lost failed stumbled struggled surrendered retreated".split(),
+    ),
 )
-
-# Sets of adjectives with one meaning.
-ADJECTIVES = (
-    ("big", "large"),
-    ("small", "little"),
-    ("costly", "expensive"),
-    ("old", "ancient"),
-    ("new", "modern"),
-    ("red",),
-    ("blue",),
-    ("black",),
-    ("white",),
-)
-PLACES = "garden kitchen market library station harbour".split()
+OWNERS = "local foreign northern southern young old".split()
+PLACES = "england france spain norway canada brazil".split()
 TIMES = "monday tuesday wednesday thursday friday sunday".split()
 
-# --- how two sentences hang together (pretraining text only) -------------------------------------
-
-SAME = ("namely", "again")
-WEAKER = ("so", "thus")
-OTHER = ("but", "yet")
-
-# How a second sentence says of each fact whether it is as in the first: (as before, not as before).
-NOUN_TAGS = ("same", "other")
-VERB_TAGS = ("also", "instead")
-ADJECTIVE_TAGS = ("equally", "newly")
+# How a sentence affirms or denies a report.
+TRUE = "true right correct certain sure clear".split()
+FALSE = "false wrong untrue doubtful absurd unlikely".split()
+BELIEVED = "believed confirmed admitted accepted".split()
+DOUBTED = "doubted denied disputed rejected".split()

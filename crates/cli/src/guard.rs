@@ -36,13 +36,13 @@ pub fn one_line(error: &anyhow::Error) -> String {
         line.push_str(&text);
     }
     if is_full(error) && !line.contains("free some space") {
-        line.push_str("; free some space and try again (a run goes on with --resume)");
+        line.push_str("; free some space and try again");
     }
     join_lines(&line)
 }
 
 /// Whether the disk is full, which no message of a library says how to get out of.
-fn is_full(error: &anyhow::Error) -> bool {
+pub(crate) fn is_full(error: &anyhow::Error) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     error.chain().any(|cause| {
         cause
@@ -112,6 +112,10 @@ mod tests {
     fn a_full_disk_has_a_way_out() {
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
         let error = anyhow::Error::new(full).context("cannot write x");
-        assert!(one_line(&error).contains("free some space"));
+        let line = one_line(&error);
+        assert!(
+            line.contains("free some space") && !line.contains("--resume"),
+            "{line}"
+        );
     }
 }

@@ -14,7 +14,7 @@ const LINE_SECONDS: u64 = 10;
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verbosity {
-    /// Nothing.
+    /// Warnings only.
     Quiet,
     /// Lines, for logs and pipes.
     Lines,
@@ -61,6 +61,15 @@ impl Progress {
             (_, Verbosity::Quiet) => {}
             (Some(bar), _) => bar.suspend(|| say(text)),
             (None, _) => say(text),
+        }
+    }
+
+    /// One line that is said even when all else is quiet.
+    fn warning(&self, text: &str) {
+        let text = format!("warning: {text}");
+        match &self.bar {
+            Some(bar) => bar.suspend(|| say(&text)),
+            None => say(&text),
         }
     }
 
@@ -155,6 +164,7 @@ impl Observer for Progress {
                 }
             }
             Event::Note(text) => self.line(text),
+            Event::Warning(text) => self.warning(text),
             _ => {}
         }
     }

@@ -145,21 +145,26 @@ fn checkpoints_that_cannot_be_used() {
     let with = |parts: &[&str]| refused(&[("--model", &model)], parts);
     let config_path = folder.join("config.json");
     let config = fs::read_to_string(&config_path).expect("the file");
-    let edited = |from: &str, to: &str| {
-        assert!(config.contains(from));
-        fs::write(&config_path, config.replace(from, to)).expect("written");
+    let edited = |field: &str, value: serde_json::Value| {
+        let mut fields = common::json(&config);
+        assert!(fields[field] != value);
+        match value {
+            serde_json::Value::Null => drop(fields.as_object_mut().expect("fields").remove(field)),
+            value => fields[field] = value,
+        }
+        fs::write(&config_path, fields.to_string()).expect("written");
     };
-    edited("\"model_type\": \"roberta\"", "\"model_type\": \"gpt2\"");
+    edited("model_type", "gpt2".into());
     with(&["config.json", "gpt2", "roberta"]);
-    edited("\"hidden_size\": 128", "\"hidden_size\": 0");
+    edited("hidden_size", 0.into());
     with(&["config.json", "hidden_size"]);
-    edited("\"hidden_size\": 128,", "");
+    edited("hidden_size", serde_json::Value::Null);
     with(&["config.json", "hidden_size"]);
-    edited("\"num_attention_heads\": 4", "\"num_attention_heads\": 5");
+    edited("num_attention_heads", 5.into());
     with(&["config.json", "num_attention_heads", "5"]);
-    edited("\"vocab_size\": 1000", "\"vocab_size\": 900");
-    with(&["900", "tokenizer"]);
-    edited("\"intermediate_size\": 256", "\"intermediate_size\": 512");
+    edited("vocab_size", 700.into());
+    with(&["700", "tokenizer"]);
+    edited("intermediate_size", 512.into());
     with(&["intermediate"]);
     fs::write(&config_path, "{").expect("written");
     with(&["config.json"]);
@@ -252,12 +257,11 @@ fn adapters_that_do_not_fit() {
     init(&config);
     eval(&other, "rte", &adapter, &[]).fails_with(&["another base", "--any-base"]);
     eval(&other, "rte", &adapter, &["--any-base"]).ok();
-    let wider = fs::read_to_string(&config)
-        .expect("the file")
-        .replace("128", "64");
-    let wider_path = dir.path().join("config.json");
-    fs::write(&wider_path, wider).expect("written");
-    init(&text(&wider_path));
+    let mut fields = common::json(&fs::read_to_string(&config).expect("the file"));
+    fields["hidden_size"] = 64.into();
+    let narrower = dir.path().join("config.json");
+    fs::write(&narrower, fields.to_string()).expect("written");
+    init(&text(&narrower));
     eval(&other, "rte", &adapter, &["--any-base"]).fails_with(&["lora_A"]);
     // Labels in another order.
     eval(&mini_model(), "mrpc", &adapter, &[]).fails_with(&["rte", "mrpc", "entailment"]);
@@ -296,4 +300,150 @@ fn texts_and_outputs_that_do_not_fit() {
         "/no/such/place/x.tsv",
     ]);
     said.fails_with(&["/no/such/place/x.tsv"]);
+}
+
+/// Makes the last number of a tensor file no number.
+fn spoil(path: &Path) {
+    let mut bytes = fs::read(path).expect("the file");
+    let end = bytes.len();
+    bytes[end - 4..].fill(0xff);
+    fs::write(path, bytes).expect("written");
+}
+
+/// `predict` of one typed row.
+fn predict_row(task: &str, more: &[&str]) -> Said {
+    let mut line = vec!["predict", "--quiet", "--task", task, "--text", "a"];
+    if task != "sst2" {
+        line.extend(["--text-pair", "b"]);
+    }
+    line.extend(more);
+    lowburn(line)
+}
+
+#[test]
+fn weights_that_are_no_numbers() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (folder, run) = (model_copy(dir.path()), dir.path().join("run"));
+    spoil(&folder.join("model.safetensors"));
+    let (spoilt, model, data) = (text(&folder), mini_model(), mini_data());
+    let eval = |more: &[&str]| {
+        let mut line = vec!["eval", "--task", "rte", "--data-dir", &data, "--json"];
+        line.extend(more);
+        lowburn(line)
+    };
+    let parts = [spoilt.as_str(), "NaN", "row 0", "validation"];
+    eval(&["--model", &spoilt]).fails_with(&parts);
+    let parts = [spoilt.as_str(), "NaN", "row 0", "--text"];
+    predict_row("rte", &["--model", &spoilt]).fails_with(&parts);
+
+    lowburn(train(&run, &[("--max-steps", "1")])).ok();
+    spoil(&run.join("adapter/adapter_model.safetensors"));
+    let adapter = text(&run.join("adapter"));
+    let options = ["--model", &model, "--adapter", &adapter];
+    let parts = [adapter.as_str(), model.as_str(), "NaN", "row 0"];
+    eval(&options).fails_with(&parts);
+    predict_row("rte", &options).fails_with(&parts);
+}
+
+#[test]
+fn heads_that_do_not_fit_or_are_not_there() {
+    // No head at all: random predictions, and a warning that --quiet does not take away.
+    let said = predict_row("sst2", &["--model", &mini_model()]);
+    assert!(
+        said.stderr.starts_with("warning: ") && said.stderr.contains("random"),
+        "{said:#?}"
+    );
+    said.ok();
+
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (run, merged) = (dir.path().join("run"), dir.path().join("merged"));
+    lowburn(train(&run, &[("--max-steps", "1")])).ok();
+    let (model, adapter) = (mini_model(), text(&run.join("adapter")));
+    let merge = |model: &str, output: &Path| {
+        let output = text(output);
+        let line = ["merge", "--model", model, "--adapter", &adapter];
+        let line = line.into_iter().chain(["--any-base", "--quiet"]);
+        lowburn(line.chain(["--output", &output]))
+    };
+    let said = merge(&model, &merged);
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+    // A head of two labels, and tasks that have three and one.
+    fs::remove_file(merged.join("lowburn.json")).expect("removed");
+    let headed = text(&merged);
+    for task in ["mnli", "stsb"] {
+        let said = predict_row(task, &["--model", &headed]);
+        said.fails_with(&[&headed, "2 labels", task]);
+    }
+    let said = predict_row("rte", &["--model", &headed]);
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+
+    // An adapter that has lost its head, on a base that has one.
+    without_head(&run.join("adapter/adapter_model.safetensors"));
+    let options = ["--model", &headed, "--adapter", &adapter, "--any-base"];
+    for said in [
+        predict_row("rte", &options),
+        merge(&headed, &dir.path().join("again")),
+    ] {
+        let parts = [&adapter, &headed, "modules_to_save", "warning: "];
+        assert!(
+            parts.iter().all(|part| said.stderr.contains(*part)),
+            "{said:#?}"
+        );
+        said.ok();
+    }
+}
+
+/// Takes the head out of an adapter's file.
+fn without_head(path: &Path) {
+    let bytes = fs::read(path).expect("the file");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
+    let kept = tensors.tensors().into_iter();
+    let kept = kept.filter(|(name, _)| !name.contains("classifier"));
+    let bytes = safetensors::serialize(kept, None).expect("serialised");
+    fs::write(path, bytes).expect("written");
+}
+
+#[test]
+fn a_tokenizer_without_special_tokens() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = model_copy(dir.path());
+    let path = folder.join("tokenizer.json");
+    let mut fields = common::json(&fs::read_to_string(&path).expect("the file"));
+    fields["post_processor"] = serde_json::Value::Null;
+    fs::write(&path, fields.to_string()).expect("written");
+    let parts = ["tokenizer.json", "special tokens", "post_processor"];
+    predict_row("sst2", &["--model", &text(&folder)]).fails_with(&parts);
+    refused(&[("--model", &text(&folder))], &parts);
+}
+
+#[test]
+fn options_that_contradict_are_named_as_typed() {
+    let head = [("--method", "head"), ("--rank", "4")];
+    refused(&head, &["--rank 4", "--method lora", "head"]);
+    let said = lowburn([
+        "inspect", "--model", "mini", "--method", "full", "--rank", "4",
+    ]);
+    said.fails_with(&["--rank 4", "--method lora", "full"]);
+
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let run = dir.path().join("run");
+    lowburn(train(&run, &[("--max-steps", "1")])).ok();
+    let adapter = text(&run.join("adapter"));
+    let start = [
+        ("--init-adapter", adapter.as_str()),
+        ("--target", "query,key"),
+    ];
+    refused(&start, &["target is key,query: ", "has query,value;"]);
+}
+
+#[test]
+fn a_missing_folder_is_named_with_the_way_out() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let output = text(&dir.path().join("none/x.tsv"));
+    let said = predict_row("sst2", &["--model", &mini_model(), "--output", &output]);
+    said.fails_with(&[&output, "create its folder first"]);
+    let line = ["convert", "--to", "loralib", "x"];
+    let said = lowburn(line.into_iter().chain(["--output", &output]));
+    said.fails_with(&[&output, "create its folder first"]);
+    assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 0);
 }

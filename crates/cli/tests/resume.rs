@@ -127,9 +127,36 @@ fn a_loss_that_is_not_a_number_stops_the_run() {
         ("--warmup-ratio", "0"),
     ];
     let said = lowburn(train(&output, &options));
-    said.fails_with(&["at step ", "--lr", "last good state is kept"]);
+    said.fails_with(&[
+        "at step ",
+        "last good state is kept",
+        "--overwrite and a smaller --lr",
+    ]);
     assert!(output.join("run.json").exists());
     assert!(!output.join("model").exists());
+}
+
+#[test]
+fn a_folder_belongs_to_one_process() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let output = dir.path().join("run");
+    let line = |option| train(&output, &[("--epochs", "100"), (option, "")]);
+    let mut first = start(&line("--resume"));
+    let begin = Instant::now();
+    while lines(&output.join("log.jsonl")) < 1 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "no progress");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for option in ["--resume", "--overwrite"] {
+        lowburn(line(option)).fails_with(&["in use by another process", "--output"]);
+    }
+    let running = first.try_wait().expect("a child").is_none();
+    first.kill().expect("killed");
+    first.wait().expect("gone");
+    assert!(running && output.join(".lock").exists());
+    // The lock went with its process, its file goes with the next run.
+    lowburn(train(&output, &[("--overwrite", "")])).ok();
+    assert!(!output.join(".lock").exists());
 }
 
 #[test]

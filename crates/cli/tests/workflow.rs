@@ -29,6 +29,13 @@ fn close(a: &Value, b: &Value, tolerance: f64) {
     assert!((a - b).abs() <= tolerance * a.abs().max(1.0), "{a} and {b}");
 }
 
+/// Number of layers and width of the mini checkpoint.
+fn sizes() -> (u64, u64) {
+    let config = read_json(&mini().join("model/config.json"));
+    let size = |field: &str| config[field].as_u64().expect("a size");
+    (size("num_hidden_layers"), size("hidden_size"))
+}
+
 /// `eval --json` of a model, with an adapter where there is one.
 fn eval(model: &str, adapter: Option<&Path>, task: &str) -> Value {
     let data = mini_data();
@@ -76,9 +83,11 @@ fn lora_from_training_to_predictions() {
     assert_eq!(record["config"]["lora"]["rank"], 8);
     assert_eq!(record["digest"].as_str().map(str::len), Some(64));
     assert!(number(&record["peak_memory_bytes"]) > 1e6);
-    // 4 layers x query, value x (128 x 8 + 8 x 128), and the head.
-    assert_eq!(record["parameters"]["adapter"], 4 * 2 * 2 * 128 * 8);
-    assert_eq!(record["parameters"]["head"], 128 * 128 + 128 + 2 * 128 + 2);
+    // Layers x query, value x (width x 8 + 8 x width), and the head.
+    let (layers, width) = sizes();
+    let parameters = &record["parameters"];
+    assert_eq!(parameters["adapter"], layers * 2 * 2 * width * 8);
+    assert_eq!(parameters["head"], width * width + width + 2 * width + 2);
     let lines = log(&run);
     assert_eq!(number(&lines[0]["lr"]), 0.0);
     assert_eq!(lines[0]["examples"], 8);
@@ -303,6 +312,10 @@ fn a_run_may_start_from_an_adapter() {
 #[test]
 fn inspect_and_init() {
     let dir = tempfile::tempdir().expect("a temporary folder");
+    // As the README has it: a model of fewer than 128 positions.
+    let line = "inspect --model mini --method lora --rank 8";
+    let table = lowburn(line.split(' ')).ok();
+    assert!(table.contains("16 rows of 64 tokens"), "{table}");
     let model = mini_model();
     let table = lowburn([
         "inspect",
@@ -320,7 +333,10 @@ fn inspect_and_init() {
         table.contains("roberta.encoder.layer.*.attention.self.query.lora_A.weight"),
         "{table}"
     );
-    assert!(table.contains("8,192"), "{table}");
+    let (layers, width) = sizes();
+    let adapter = layers * 2 * 2 * width * 4;
+    let adapter = format!("{},{:03}", adapter / 1000, adapter % 1000);
+    assert!(table.contains(&adapter), "{table}");
     let full = json(
         &lowburn([
             "inspect",

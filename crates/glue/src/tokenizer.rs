@@ -103,6 +103,15 @@ impl Tokenizer {
         let own_pad = inner.get_padding().map(|padding| padding.pad_id);
         inner.with_padding(None);
         built(&source, || inner.with_truncation(None).map(|_| ()))?;
+        if built(&source, || inner.encode_fast("", true))?.is_empty() {
+            return Err(GlueError::Tokenizer {
+                path: source,
+                problem: "it adds no special tokens, so that an empty text has no tokens at all"
+                    .to_owned(),
+                way_out: "give it the post_processor of the model (<s> and </s> for RoBERTa), or save \
+                          it anew with `save_pretrained` of transformers",
+            });
+        }
         let named = configs.into_iter().filter_map(|config| {
             let token = &config["pad_token"];
             token.as_str().or_else(|| token["content"].as_str())

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::digest::{Identity, LOCAL_FIELDS};
 use crate::error::TrainError;
+use crate::lock::Lock;
 use crate::output::remove_folder;
 use crate::plan::RunPlan;
 use crate::record::{Digests, RunRecord, Status};
@@ -94,6 +95,20 @@ pub(crate) fn claim(
     })
 }
 
+/// Takes a folder that was not there, making it; fails when another run was faster.
+pub(crate) fn make_and_take(output: &Path) -> Result<Lock, TrainError> {
+    fs::create_dir_all(output).map_err(TrainError::io("create", output))?;
+    let lock = Lock::take(output)?;
+    if names(output)?.iter().all(|name| name == Lock::FILE) {
+        return Ok(lock);
+    }
+    Err(TrainError::Output {
+        path: output.to_path_buf(),
+        state: "has come into being while this run was being prepared".to_owned(),
+        way_out: "look what it holds, or give another --output".to_owned(),
+    })
+}
+
 /// Removes the run in a folder, and nothing else that may be there.
 pub(crate) fn clear(output: &Path) -> Result<(), TrainError> {
     for name in ENTRIES {
@@ -130,7 +145,7 @@ pub(crate) fn clear_leftovers(output: &Path) -> Result<(), TrainError> {
 
 /// Whether a folder without a record holds only what a start killed at once leaves.
 fn only_leftovers(output: &Path) -> Result<bool, TrainError> {
-    let early = [".run.json.tmp", "log.jsonl", "timing.jsonl"];
+    let early = [Lock::FILE, ".run.json.tmp", "log.jsonl", "timing.jsonl"];
     Ok(names(output)?
         .iter()
         .all(|name| early.contains(&name.as_str())))

@@ -68,7 +68,8 @@ pub enum TrainError {
     /// The loss or the gradient stopped being a number.
     #[error(
         "{what} is {value} at step {step} (lr {lr:e}): the run stopped and the last good state is kept; \
-         try a lower --lr (a tenth), a longer warm-up, or check the data for empty texts and wrong labels"
+         start again with --overwrite and a smaller --lr (a tenth) or a longer warm-up, and check the data \
+         for empty texts and wrong labels"
     )]
     Diverged {
         /// `loss` or `gradient norm`.
@@ -81,7 +82,7 @@ pub enum TrainError {
         lr: f64,
     },
     /// The operating system refused.
-    #[error("cannot {action} {path}: {source}{}", hint(.source))]
+    #[error("cannot {action} {path}: {source}{}", hint(action, .source))]
     Io {
         /// What was tried, a verb.
         action: &'static str,
@@ -118,9 +119,10 @@ impl TrainError {
 }
 
 /// The way out, where the system's answer does not suggest it.
-fn hint(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        std::io::ErrorKind::PermissionDenied => "; choose a place you may write to",
+fn hint(action: &str, error: &std::io::Error) -> &'static str {
+    match (error.kind(), action) {
+        (std::io::ErrorKind::PermissionDenied, _) => "; choose a place you may write to",
+        (std::io::ErrorKind::NotFound, "write") => "; create its folder first",
         _ => "",
     }
 }

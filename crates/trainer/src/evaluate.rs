@@ -76,8 +76,9 @@ pub fn evaluate(
             max_length,
             loaded.config.pad_id(),
         )?;
-        let batch = config.batch_size;
-        evaluations.push(on_rows(&loaded.model, &rows, batch, observer));
+        let logits = logits_of(&loaded.model, &rows, config.batch_size, observer);
+        check_logits(&logits, &rows, &config.source)?;
+        evaluations.push(evaluation(&rows, &logits));
     }
     Ok(evaluations)
 }
@@ -89,15 +90,55 @@ pub(crate) fn on_rows(
     batch_size: usize,
     observer: &mut dyn Observer,
 ) -> Evaluation {
+    evaluation(rows, &logits_of(model, rows, batch_size, observer))
+}
+
+/// [`all_logits`], its progress told as events.
+pub(crate) fn logits_of(
+    model: &SequenceClassifier,
+    rows: &Rows,
+    batch_size: usize,
+    observer: &mut dyn Observer,
+) -> Vec<Vec<f32>> {
     let split = rows.dataset.split.as_str();
-    let logits = all_logits(model, rows, batch_size, |done| {
-        let total = rows.len();
+    let total = rows.len();
+    all_logits(model, rows, batch_size, |done| {
         observer.event(&Event::Evaluating { split, done, total });
-    });
-    let (loss, scores) = measure(rows.dataset.task, rows, &logits);
+    })
+}
+
+/// Whether all logits are numbers. Those of weights that are not would pass for a score near
+/// chance.
+pub(crate) fn check_logits(
+    logits: &[Vec<f32>],
+    rows: &Rows,
+    source: &Source,
+) -> Result<(), TrainError> {
+    let bad = |logits: &Vec<f32>| logits.iter().any(|value| !value.is_finite());
+    let Some(row) = logits.iter().position(bad) else {
+        return Ok(());
+    };
+    let (path, whose) = match &source.adapter {
+        Some(adapter) => (adapter, format!("with base {}", source.model.display())),
+        None => (&source.model, "the model".to_owned()),
+    };
+    Err(TrainError::Mismatch {
+        path: path.clone(),
+        reason: format!(
+            "{whose} gives {:?} for row {row} (counted from 0) of {}: weights are NaN, infinite or \
+             far too large; fetch or train them again",
+            logits[row],
+            rows.dataset.path.display()
+        ),
+    })
+}
+
+/// Loss and scores of the logits of a split.
+fn evaluation(rows: &Rows, logits: &[Vec<f32>]) -> Evaluation {
+    let (loss, scores) = measure(rows.dataset.task, rows, logits);
     Evaluation {
         task: rows.dataset.task,
-        split: split.to_owned(),
+        split: rows.dataset.split.clone(),
         rows: rows.len(),
         loss,
         scores,
@@ -111,7 +152,7 @@ pub(crate) fn on_rows(
 ///
 /// # Shapes
 /// One vector of `labels` logits for each row.
-pub(crate) fn all_logits(
+fn all_logits(
     model: &SequenceClassifier,
     rows: &Rows,
     batch_size: usize,

@@ -150,14 +150,14 @@ fn estimate(
     parameters: ParameterCounts,
 ) -> MemoryEstimate {
     let sizes = model.roberta();
-    let tokens = (config.batch_size * config.max_length) as u64;
+    let tokens = (config.batch_size as u64).saturating_mul(config.max_length as u64);
     let (hidden, inner) = (sizes.hidden_size as u64, sizes.intermediate_size as u64);
     let per_token = 8 * hidden + 2 * inner;
     let layers = match config.method {
         Method::Head => 1, // nothing below the head is kept
         Method::Lora | Method::Full => sizes.num_hidden_layers as u64,
     };
-    let activations = NUMBER * tokens * (layers * per_token + 2 * inner);
+    let activations = tokens.saturating_mul(NUMBER * (layers * per_token + 2 * inner));
     let trainable = NUMBER * parameters.trainable as u64;
     let weights = NUMBER * parameters.total as u64;
     MemoryEstimate {
@@ -165,7 +165,7 @@ fn estimate(
         gradients: trainable,
         optimizer: 2 * trainable,
         activations,
-        total: weights + 3 * trainable + activations,
+        total: (weights + 3 * trainable).saturating_add(activations),
     }
 }
 

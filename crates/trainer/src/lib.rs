@@ -28,6 +28,7 @@ mod inspect;
 mod journal;
 mod keep;
 mod load;
+mod lock;
 mod loss;
 mod merge;
 mod optimizer;

@@ -126,14 +126,18 @@ pub(crate) fn load(
         head_seed: HEAD_SEED,
     };
     let (mut model, config, report) = load_classifier(&source.model, &options, &device)?;
+    if let (HeadOrigin::OutputFresh { found }, None, Some(task)) = (report.head, &on_top, task) {
+        return Err(other_labels(&source.model, found, task));
+    }
     let head_is_random = report.head != HeadOrigin::Loaded && on_top.is_none();
     if let Some(on_top) = &on_top {
         model = put_on(model, on_top, &report)?;
+        warn_of_headless(source, on_top, observer);
     }
     if head_is_random {
-        observer.event(&Event::Note(&format!(
-            "warning: neither {} nor an adapter brings a classification head: the head is new and \
-             random, its predictions mean nothing",
+        observer.event(&Event::Warning(&format!(
+            "neither {} nor an adapter brings a classification head: the head is new and random, \
+             its predictions mean nothing",
             source.model.display()
         )));
     }
@@ -158,16 +162,40 @@ fn labels_wanted(
         .as_ref()
         .and_then(|on_top| head_labels(on_top.head()));
     match (found, task) {
-        (Some(found), Some(task)) if found != task.num_labels() => Err(TrainError::Mismatch {
-            path: folder.to_path_buf(),
-            reason: format!(
-                "its head has {found} labels and {task} has {}; give the task it was trained on",
-                task.num_labels()
-            ),
-        }),
+        (Some(found), Some(task)) if found != task.num_labels() => {
+            Err(other_labels(folder, found, task))
+        }
         (Some(found), _) => Ok(found),
         (None, Some(task)) => Ok(task.num_labels()),
         (None, None) => Ok(config.num_labels().unwrap_or(2)),
+    }
+}
+
+/// The error for a head of another number of labels than the task's.
+fn other_labels(folder: &Path, found: usize, task: Task) -> TrainError {
+    TrainError::Mismatch {
+        path: folder.to_path_buf(),
+        reason: format!(
+            "its head has {found} labels and {task} has {}; give the task it was trained on",
+            task.num_labels()
+        ),
+    }
+}
+
+/// An adapter that was trained with a head and comes without it works upon the base's own head,
+/// which need not be the one it was trained with.
+fn warn_of_headless(source: &Source, on_top: &OnTop, observer: &mut dyn Observer) {
+    let (OnTop::Lora(adapter), Some(folder)) = (on_top, &source.adapter) else {
+        return;
+    };
+    if adapter.saved.is_empty() && !adapter.config.modules_to_save.is_empty() {
+        observer.event(&Event::Warning(&format!(
+            "{}: its configuration saves {} in full (modules_to_save) but it holds no such \
+             tensors: the head of {} is used",
+            folder.display(),
+            adapter.config.modules_to_save.join(", "),
+            source.model.display()
+        )));
     }
 }
 

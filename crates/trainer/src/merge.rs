@@ -9,7 +9,7 @@ use crate::about::About;
 use crate::config::DeviceName;
 use crate::error::TrainError;
 use crate::load::{Loaded, Source, load};
-use crate::progress::Silent;
+use crate::progress::Observer;
 
 /// A merged model, to be saved.
 pub struct Merged {
@@ -20,8 +20,12 @@ pub struct Merged {
 ///
 /// # Errors
 /// When either cannot be loaded, they do not belong together, or neither brings a head.
-pub fn merge(source: &Source, device: DeviceName) -> Result<Merged, TrainError> {
-    let mut loaded = load(source, None, device, &mut Silent)?;
+pub fn merge(
+    source: &Source,
+    device: DeviceName,
+    observer: &mut dyn Observer,
+) -> Result<Merged, TrainError> {
+    let mut loaded = load(source, None, device, observer)?;
     if loaded.head_is_random {
         let folder = source.adapter.as_ref().unwrap_or(&source.model);
         return Err(TrainError::Mismatch {

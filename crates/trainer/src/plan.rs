@@ -1,7 +1,7 @@
 //! From a configuration as typed to one that can train: every bad value is found here, before
 //! anything is loaded or written, and each gives one message.
 
-use lowburn_lora::{AdapterFile, LoraConfig};
+use lowburn_lora::{AdapterFile, LoraConfig, PatternMap};
 use lowburn_models::{Method, ModelConfig};
 
 use crate::config::{EvalEvery, RunConfig};
@@ -161,34 +161,37 @@ fn resolve_adapter(config: &mut RunConfig) -> Result<Option<AdapterFile>, TrainE
 
 /// What was named must be what the folder to start from holds.
 fn same_adapter(named: &LoraConfig, folder: &LoraConfig) -> Result<(), TrainError> {
-    let show = |value: &dyn std::fmt::Debug| format!("{value:?}");
-    let fields = [
-        ("rank", show(&named.rank), show(&folder.rank)),
-        ("alpha", show(&named.alpha), show(&folder.alpha)),
-        ("target", show(&named.targets), show(&folder.targets)),
-        ("rslora", show(&named.use_rslora), show(&folder.use_rslora)),
-        (
-            "rank pattern",
-            show(&named.rank_pattern),
-            show(&folder.rank_pattern),
-        ),
-        (
-            "alpha pattern",
-            show(&named.alpha_pattern),
-            show(&folder.alpha_pattern),
-        ),
-    ];
-    match fields
-        .into_iter()
-        .find(|(_, named, folder)| named != folder)
-    {
+    let fields = |config: &LoraConfig| {
+        [
+            ("rank", config.rank.to_string()),
+            ("alpha", config.alpha.to_string()),
+            ("target", config.targets.to_string()),
+            ("rslora", config.use_rslora.to_string()),
+            ("rank pattern", pattern(&config.rank_pattern)),
+            ("alpha pattern", pattern(&config.alpha_pattern)),
+        ]
+    };
+    let mut pairs = fields(named).into_iter().zip(fields(folder));
+    match pairs.find(|(named, folder)| named != folder) {
         None => Ok(()),
-        Some((field, named, folder)) => Err(TrainError::config(
+        Some(((field, named), (_, folder))) => Err(TrainError::config(
             field,
             named,
             format!("the adapter to start from has {folder}; leave the option out"),
         )),
     }
+}
+
+/// A pattern on one line, `none` where it is empty.
+fn pattern<T: std::fmt::Display>(values: &PatternMap<T>) -> String {
+    let values: Vec<String> = values
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    if values.is_empty() {
+        return "none".to_owned();
+    }
+    values.join(",")
 }
 
 fn check_length(config: &RunConfig) -> Result<(), TrainError> {

@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::config::DeviceName;
 use crate::error::TrainError;
-use crate::evaluate::all_logits;
+use crate::evaluate::{check_logits, logits_of};
 use crate::load::{Source, check_batch, load};
 use crate::loss::probabilities;
-use crate::progress::{Event, Observer};
+use crate::progress::Observer;
 use crate::rows::Rows;
 
 /// What to predict, and with what.
@@ -69,7 +69,7 @@ pub struct PredictionRow {
 /// Predicts every row, in order.
 ///
 /// # Errors
-/// When model, adapter or rows cannot be loaded or do not belong together.
+/// When model, adapter or rows cannot be loaded or do not belong together, or a logit is no number.
 pub fn predict(
     config: &PredictConfig,
     observer: &mut dyn Observer,
@@ -84,15 +84,8 @@ pub fn predict(
         max_length,
         loaded.config.pad_id(),
     )?;
-    let total = rows.len();
-    let split = rows.dataset.split.clone();
-    let logits = all_logits(&loaded.model, &rows, config.batch_size, |done| {
-        observer.event(&Event::Evaluating {
-            split: &split,
-            done,
-            total,
-        });
-    });
+    let logits = logits_of(&loaded.model, &rows, config.batch_size, observer);
+    check_logits(&logits, &rows, &config.source)?;
     let rows = rows.dataset.examples.iter().zip(logits);
     Ok(rows
         .map(|(example, logits)| row(config.task, example, logits))

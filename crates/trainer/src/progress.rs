@@ -80,4 +80,6 @@ pub enum Event<'a> {
     },
     /// Something worth a line.
     Note(&'a str),
+    /// Something that makes the result doubtful: to be shown even when nothing else is.
+    Warning(&'a str),
 }

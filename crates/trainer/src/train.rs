@@ -4,14 +4,14 @@
 //! step by step; after every evaluation, and every few seconds, the state is saved, so that a
 //! process killed at any moment loses a few seconds and not a bit of the result.
 
-use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::claim::{Claim, Start, claim, clear, clear_leftovers};
+use crate::claim::{Claim, Start, claim, clear, clear_leftovers, make_and_take};
 use crate::digest::identity;
 use crate::error::TrainError;
 use crate::keep::Keeper;
+use crate::lock::Lock;
 use crate::output::remove_folder;
 use crate::plan::RunPlan;
 use crate::prepare::prepare;
@@ -34,14 +34,24 @@ pub fn train(
 ) -> Result<RunRecord, TrainError> {
     let clock = Instant::now();
     let identity = identity(plan)?;
-    let claim = claim(output, start, plan, &identity)?;
-    if let Claim::Done(record) = claim {
+    // The folder is looked at once more when it is ours: another run may have ended just now.
+    let mut claimed = claim(output, start, plan, &identity)?;
+    let mut lock = None;
+    if !matches!(claimed, Claim::New) {
+        lock = Some(Lock::take(output)?);
+        claimed = claim(output, start, plan, &identity)?;
+    }
+    if let Claim::Done(record) = claimed {
         remove_folder(&state::folder(output))?;
         observer.event(&Event::Note("the run is already finished"));
         return Ok(*record);
     }
     let mut prepared = prepare(plan, observer)?;
-    let restored = open_output(&claim, output, start, plan, observer)?;
+    let _lock = match lock {
+        Some(lock) => lock,
+        None => make_and_take(output)?,
+    };
+    let restored = open_output(&claimed, output, start, plan, observer)?;
     let run = Run::new(plan, output, identity, clock, &mut prepared, restored)?;
     run.go(&mut prepared, observer)
 }
@@ -71,7 +81,6 @@ fn open_output(
         }
         _ => None,
     };
-    fs::create_dir_all(output).map_err(TrainError::io("create", output))?;
     match &restored {
         Some(restored) => {
             Keeper::check_kept(

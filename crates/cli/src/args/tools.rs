@@ -54,10 +54,10 @@ pub struct PredictArgs {
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
     /// Predict this text
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub text: Option<String>,
     /// Second text, for tasks on pairs
-    #[arg(long, requires = "text")]
+    #[arg(long, requires = "text", allow_hyphen_values = true)]
     pub text_pair: Option<String>,
     /// File to write, .jsonl or .tsv [default: JSON lines on standard output]
     #[arg(long, value_name = "FILE")]
@@ -149,9 +149,9 @@ pub struct InspectArgs {
     /// Rows of a batch, for the estimate of memory
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub batch_size: usize,
-    /// Tokens of a row, for the estimate of memory
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    pub max_length: usize,
+    /// Tokens of a row, for the estimate of memory [default: 128, or all the model can]
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<usize>,
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,

@@ -88,11 +88,24 @@ impl LoraArgs {
     /// Whether anything was typed.
     #[must_use]
     pub fn any(&self) -> bool {
-        self.rank.is_some()
-            || self.alpha.is_some()
-            || self.target.is_some()
-            || self.lora_dropout.is_some()
-            || self.rslora
+        !self.typed().is_empty()
+    }
+
+    /// What was typed, as on the command line.
+    #[must_use]
+    pub fn typed(&self) -> Vec<String> {
+        [
+            self.rank.map(|rank| format!("--rank {rank}")),
+            self.alpha.map(|alpha| format!("--alpha {alpha}")),
+            self.target
+                .as_ref()
+                .map(|names| format!("--target {names}")),
+            self.lora_dropout.map(|p| format!("--lora-dropout {p}")),
+            self.rslora.then(|| "--rslora".to_owned()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 }
 

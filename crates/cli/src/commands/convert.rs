@@ -3,12 +3,15 @@
 use anyhow::Context;
 use lowburn_lora::{read_loralib, read_peft, write_loralib, write_peft};
 
-use super::{check_output, note, write_folder};
+use super::{check_output, check_parent, note, write_folder};
 use crate::args::ConvertArgs;
 
 pub(super) fn execute(args: &ConvertArgs) -> anyhow::Result<()> {
     let to_folder = args.from.is_some();
     check_output(&args.output, args.overwrite, to_folder)?;
+    if !to_folder {
+        check_parent(&args.output)?; // a folder is made with all above it
+    }
     let adapter = if to_folder {
         let alpha = args
             .alpha

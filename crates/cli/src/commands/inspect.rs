@@ -1,37 +1,38 @@
 //! `lowburn inspect`.
 
 use lowburn_hub as hub;
-use lowburn_models::Method;
+use lowburn_models::{Method, ModelConfig};
 use lowburn_trainer::{InspectConfig, Inspection, inspect};
 
-use super::{print, train::lora_config};
+use super::print;
+use super::train::{check_lora, lora_config};
 use crate::args::InspectArgs;
 use crate::show::{bytes, columns, grouped};
 
 pub(super) fn execute(args: &InspectArgs) -> anyhow::Result<()> {
-    if args.method != Method::Lora && args.lora.any() {
-        anyhow::bail!(
-            "rank, alpha, target, dropout and rslora belong to --method lora, and the method is {}: leave them out",
-            args.method
-        );
-    }
+    check_lora(&args.lora, args.method)?;
+    let model = hub::model(&args.model)?.path;
+    let max_length = match args.max_length {
+        Some(length) => length,
+        None => ModelConfig::from_dir(&model)?.max_length().min(128),
+    };
     let config = InspectConfig {
-        model: hub::model(&args.model)?.path,
+        model,
         method: args.method,
         lora: (args.method == Method::Lora).then(|| lora_config(&args.lora)),
         labels: args.labels,
         batch_size: args.batch_size,
-        max_length: args.max_length,
+        max_length,
         device: args.common.device,
     };
     let inspection = inspect(&config)?;
     if args.json {
         return print(&(serde_json::to_string(&inspection)? + "\n"));
     }
-    print(&table(&inspection, args))
+    print(&table(&inspection, args.batch_size, max_length))
 }
 
-fn table(inspection: &Inspection, args: &InspectArgs) -> String {
+fn table(inspection: &Inspection, batch_size: usize, max_length: usize) -> String {
     let mut rows = vec![
         [
             "parameter",
@@ -71,8 +72,8 @@ fn table(inspection: &Inspection, args: &InspectArgs) -> String {
     text.push_str(&format!(
         "\nmemory of a training step, about {} for {} rows of {} tokens:\n  weights {}, gradients {}, optimiser {}, activations {}\n",
         bytes(memory.total),
-        args.batch_size,
-        args.max_length,
+        batch_size,
+        max_length,
         bytes(memory.weights),
         bytes(memory.gradients),
         bytes(memory.optimizer),

@@ -3,8 +3,9 @@
 use lowburn_hub as hub;
 use lowburn_trainer::{Source, merge};
 
-use super::{check_output, note, write_folder};
+use super::{check_output, note, same_place, write_folder};
 use crate::args::MergeArgs;
+use crate::progress::{Progress, Verbosity};
 
 pub(super) fn execute(args: &MergeArgs) -> anyhow::Result<()> {
     check_output(&args.output, args.overwrite, true)?;
@@ -13,7 +14,15 @@ pub(super) fn execute(args: &MergeArgs) -> anyhow::Result<()> {
         adapter: Some(args.adapter.clone()),
         any_base: args.any_base,
     };
-    let merged = merge(&source, args.common.device)?;
+    if same_place(&args.output, &source.model) {
+        anyhow::bail!(
+            "output folder {} is the base itself, which would be lost: give another --output",
+            args.output.display()
+        );
+    }
+    let mut progress = Progress::new(Verbosity::of(args.common.quiet));
+    let merged = merge(&source, args.common.device, &mut progress)?;
+    drop(progress);
     write_folder(&args.output, "config.json", |folder| {
         Ok(merged.save(folder)?)
     })?;

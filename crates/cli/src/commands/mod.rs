@@ -69,6 +69,26 @@ fn check_output(path: &Path, overwrite: bool, folder: bool) -> anyhow::Result<()
     Ok(())
 }
 
+/// Refuses a file in a folder that is not there, before any work goes into it.
+fn check_parent(path: &Path) -> anyhow::Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => anyhow::bail!(
+            "output {}: there is no folder {}: create its folder first",
+            path.display(),
+            parent.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Whether two paths are one file or folder that exists.
+fn same_place(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    }
+}
+
 /// Builds a folder whole or not at all; replaces one that holds `marker`, and no other.
 fn write_folder(
     output: &Path,

@@ -7,7 +7,7 @@ use lowburn_glue::{Label, Task};
 use lowburn_hub as hub;
 use lowburn_trainer::{PredictConfig, PredictInput, PredictionRow, predict, write_atomic};
 
-use super::{evaluate::source, note, print};
+use super::{check_parent, evaluate::source, note, print, same_place};
 use crate::args::PredictArgs;
 use crate::progress::{Progress, Verbosity};
 
@@ -20,9 +20,20 @@ enum Layout {
 
 pub(super) fn execute(args: &PredictArgs) -> anyhow::Result<()> {
     let layout = match &args.output {
-        Some(path) => layout(path)?,
+        Some(path) => {
+            check_parent(path)?;
+            layout(path)?
+        }
         None => Layout::Jsonl,
     };
+    if let (Some(output), Some(input)) = (&args.output, &args.input)
+        && same_place(output, input)
+    {
+        anyhow::bail!(
+            "output {} is the input itself, which would be lost: give another --output",
+            output.display()
+        );
+    }
     let config = PredictConfig {
         source: source(&args.model)?,
         task: args.task,

@@ -3,10 +3,11 @@
 use lowburn_hub as hub;
 use lowburn_lora::{LoraConfig, Targets, read_peft};
 use lowburn_models::Method;
-use lowburn_trainer::{Evaluation, RunConfig, RunRecord, Start, Warmup, train};
+use lowburn_trainer::{Evaluation, RunConfig, RunRecord, Start, TrainError, Warmup, train};
 
 use super::print;
 use crate::args::{LoraArgs, TrainArgs};
+use crate::guard::is_full;
 use crate::progress::{Progress, Verbosity};
 use crate::show::{duration, score_table};
 
@@ -18,9 +19,18 @@ pub(super) fn execute(args: &TrainArgs) -> anyhow::Result<()> {
         _ => Start::Fresh,
     };
     let mut progress = Progress::new(Verbosity::of(args.common.quiet));
-    let record = train(&plan, &args.output, start, &mut progress)?;
+    let record = train(&plan, &args.output, start, &mut progress).map_err(stopped)?;
     drop(progress);
     print(&summary(&record, args))
+}
+
+/// A run that a full disk stopped can go on, which no other command can.
+fn stopped(error: TrainError) -> anyhow::Error {
+    let error = anyhow::Error::from(error);
+    if is_full(&error) {
+        return anyhow::anyhow!("{error}; free some space and go on with --resume");
+    }
+    error
 }
 
 /// The run that was typed, defaults filled in.
@@ -63,8 +73,9 @@ pub fn train_config(args: &TrainArgs) -> anyhow::Result<RunConfig> {
 
 /// The adapter that was typed: on top of the defaults, or of the folder to start from.
 fn adapter(args: &TrainArgs) -> anyhow::Result<Option<LoraConfig>> {
+    check_lora(&args.lora, args.method)?;
     if args.method != Method::Lora {
-        return Ok(args.lora.any().then(|| lora_config(&args.lora)));
+        return Ok(None);
     }
     match &args.init_adapter {
         Some(_) if !args.lora.any() => Ok(None),
@@ -75,6 +86,18 @@ fn adapter(args: &TrainArgs) -> anyhow::Result<Option<LoraConfig>> {
         }
         None => Ok(Some(lora_config(&args.lora))),
     }
+}
+
+/// The adapter's options belong to one method.
+pub(super) fn check_lora(args: &LoraArgs, method: Method) -> anyhow::Result<()> {
+    let typed = args.typed();
+    if method == Method::Lora || typed.is_empty() {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "{} needs --method lora, and the method is {method}: leave it out or change the method",
+        typed.join(" ")
+    )
 }
 
 /// The adapter that was typed, with the defaults that the help shows.
@@ -121,4 +144,24 @@ fn summary(record: &RunRecord, args: &TrainArgs) -> String {
         duration(record.timing.total_seconds),
         args.output.join(kept).display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_a_full_disk_stopped_can_go_on() {
+        let error = stopped(TrainError::Io {
+            action: "write",
+            path: "run/log.jsonl".into(),
+            source: std::io::ErrorKind::StorageFull.into(),
+        });
+        let line = crate::guard::one_line(&error);
+        assert!(line.starts_with("cannot write run/log.jsonl: "), "{line}");
+        assert!(
+            line.ends_with("; free some space and go on with --resume"),
+            "{line}"
+        );
+    }
 }
