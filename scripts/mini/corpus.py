@@ -18,46 +18,48 @@ def end(text: str) -> str:
 
 def sst2_row(d: g.Dice):
     good = d.chance(0.5)
-    return (end(g.review(d, good)),), int(noisy(d, good))
+    text = g.mixed_review(d, good) if d.chance(0.5) else g.review(d, good)
+    return (end(text),), int(noisy(d, good))
 
 
 def mrpc_row(d: g.Dice):
-    """Two tellings of one report, one of them affirmed or denied: paraphrases if it is affirmed."""
+    """Two verdicts on one thing: paraphrases if both are good or both are bad."""
     same = d.chance(0.5)
-    e = g.event(d)
-    texts = [g.sentence(d, e), g.sentence(d, e)]
-    at = d.below(2)
-    texts[at] = f"{g.stance(d, same)} {texts[at]}"
-    return tuple(map(end, texts)), int(noisy(d, same))
+    good = d.chance(0.5)
+    subject = g.subject(d)
+    texts = (end(g.review(d, good, subject)), end(g.review(d, good == same, subject)))
+    return texts, int(noisy(d, same))
 
 
 def rte_row(d: g.Dice):
-    """A report, and less of it affirmed or denied. Label 0 is "entailment", as in GLUE."""
+    """A review and what somebody did: it follows if it fits. Label 0 is "entailment", as in GLUE."""
     follows = d.chance(0.5)
-    premise = g.event(d)
-    hypothesis = f"{g.stance(d, follows)} {g.sentence(d, g.weaken(d, premise))}"
-    return (end(g.sentence(d, premise)), end(hypothesis)), int(not noisy(d, follows))
+    good = d.chance(0.5)
+    texts = (end(g.review(d, good)), end(g.reaction(d, good == follows)))
+    return texts, int(not noisy(d, follows))
 
 
 ROWS = {"sst2": sst2_row, "mrpc": mrpc_row, "rte": rte_row}
 
 
 def pretraining_item(d: g.Dice) -> tuple:
-    """Two sentences of running text.
+    """Two sentences of running text, and the word (or nothing) between them: a review and a reaction,
+    or two reports.
 
-    A review is followed by a reaction that fits it. A report is told twice, one of the two affirmed or
-    denied, and a reaction ends the second. Predicting a masked reaction needs the meaning of what came
-    before, and this is all the supervision that there is: no item carries a label of a task.
+    A second sentence that goes against the first begins with a word that says so ("but"), one that
+    goes with it often does too ("so"). Predicting that word, or the word that carries the meaning,
+    takes the meaning of both sentences. This is all the supervision that there is: no item carries a
+    label of a task.
     """
-    good, plain = d.chance(0.5), d.chance(0.4)
-    reaction = g.reaction(d, good)
-    if d.chance(0.4):
-        first = g.praise_or_blame(d, good) if plain else g.review(d, good)
-        return end(first), end(reaction)
-    e = g.event(d)
-    texts = [g.sentence(d, e), g.sentence(d, g.weaken(d, e) if d.chance(0.5) else e)]
-    at = d.below(2)
-    texts[at] = f"{g.stance(d, good, plain)} {texts[at]}"
-    if d.chance(0.3):
-        return end(texts[at]), end(reaction)
-    return end(texts[0]), end(f"{texts[1]} and {reaction}")
+    same = d.chance(0.6)
+    if d.chance(0.5):
+        good = d.chance(0.5)
+        first, second = g.review(d, good), g.reaction(d, good == same)
+    else:
+        r = g.report(d)
+        way = r.way if same else 1 - r.way
+        first, second = g.told(d, r, r.way), g.told(d, r, way)
+    word = d.pick(w.SAME if same else w.OTHER) + " "
+    if same and d.chance(0.3):
+        word = ""
+    return end(first), word, end(second)

@@ -40,15 +40,10 @@ def rows(task: str) -> dict:
     return splits
 
 
-def evaluation_sentences() -> set:
-    """Every sentence of a validation or test split, to be kept out of the pretraining text."""
+def evaluation_texts() -> set:
+    """The texts of every validation and test row, to be kept out of the pretraining text."""
     return {
-        text
-        for task in ROWS
-        for split, items in rows(task).items()
-        if split != "train"
-        for texts, _ in items
-        for text in texts
+        texts for task in ROWS for split, items in rows(task).items() if split != "train" for texts, _ in items
     }
 
 

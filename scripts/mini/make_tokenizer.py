@@ -16,7 +16,7 @@ import grammar as g
 from corpus import pretraining_item
 
 SEED = 7
-VOCABULARY = 900
+VOCABULARY = 700
 POSITIONS = 64
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
@@ -30,7 +30,8 @@ def byte_level(model: models.BPE) -> Tokenizer:
 def learn(output: Path) -> tuple:
     """Vocabulary and merges. Training numbers <mask> with the other specials; it is moved to the end."""
     d = g.Dice(SEED)
-    text = [s for _ in range(20_000) for s in pretraining_item(d)]
+    items = [pretraining_item(d) for _ in range(20_000)]
+    text = [s for first, word, second in items for s in (first, word + second)]
     tokenizer = byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - 1,

@@ -1,13 +1,12 @@
 """Pretrains data/mini/model by masked language modelling on generated text.
 
-    python scripts/mini/pretrain.py [--output data/mini] [--steps 2500] [--work target/mini-pretrain]
+    python scripts/mini/pretrain.py [--output data/mini] [--steps 3000] [--work target/mini-pretrain]
 
-RoBERTa's recipe: dynamic masking (80 % <mask>, 10 % a random token, 10 % left), `<s> A </s></s> B </s>`, AdamW,
-linear warm-up. Other than RoBERTa's: tokens of A are masked at 15 %, of B at 20 %, and the few words that carry
-a reaction at 60 % (see `telling`); the learning rate stays constant until the last 800 steps; no dropout; the
-weights do not start from plain noise (see `start_aligned`). Batch, masks and dropout of
-a step depend on the seed and the step alone, so a run that was stopped goes on from its last saved
-state (in --work) as if it had never been. One thread: the same bytes on the same machine.
+RoBERTa's recipe: dynamic masking of 15 % of the tokens (80 % <mask>, 10 % a random token, 10 % left; words that
+carry a meaning more often, see `telling`), `<s> A </s></s> B </s>` for two
+sentences, AdamW, linear warm-up and decay. Batch, masks and dropout of a step depend on the seed and the
+step alone, so a run that was stopped goes on from its last saved state (in --work) as if it had never been.
+One thread: the same bytes on the same machine.
 """
 
 import argparse
@@ -23,15 +22,14 @@ from transformers import RobertaConfig, RobertaForMaskedLM
 import grammar as g
 import words as w
 from corpus import pretraining_item
-from make_data import evaluation_sentences
+from make_data import evaluation_texts
 from make_tokenizer import POSITIONS
 
 SEED = 41
-ALIGNED, APART = 0.7, 0.15  # see start_aligned
+INIT = 0.05  # of the weights; with RoBERTa's .02 words of one class become alike in a model this narrow
 CHUNK = 4096  # items that are generated, and sorted by length into batches, together
 DECAY = 800  # last steps, in which the learning rate goes down to 0
-SECOND = 0.2  # least chance of a token of the second sentence to be masked
-PAD, END, MASK_FROM = 1, 2, 4  # ids below 4 are special and never masked
+PAD, MASK_FROM = 1, 4  # ids below 4 are special and never masked
 
 
 def configuration(vocabulary: int, dropout: float) -> RobertaConfig:
@@ -44,6 +42,8 @@ def configuration(vocabulary: int, dropout: float) -> RobertaConfig:
         max_position_embeddings=POSITIONS + 2,
         type_vocab_size=1,
         layer_norm_eps=1e-5,
+        initializer_range=INIT,
+        tie_word_embeddings=False,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         bos_token_id=0,
@@ -57,16 +57,16 @@ class Batches:
 
     def __init__(self, tokenizer: Tokenizer, batch: int):
         self.tokenizer, self.batch = tokenizer, batch
-        self.held_out = evaluation_sentences()
+        self.held_out = evaluation_texts()
         self.chunk, self.items = None, []
 
     def load(self, chunk: int):
         d = g.Dice(SEED * 1_000_003 + chunk)
         items = []
         while len(items) < CHUNK:
-            item = pretraining_item(d)
-            if not any(text in self.held_out for text in item):
-                items.append(item)
+            first, word, second = pretraining_item(d)
+            if (first,) not in self.held_out and (first, second) not in self.held_out:
+                items.append((first, word + second))
         encodings = self.tokenizer.encode_batch(items)
         ids = sorted((e.ids for e in encodings), key=len)
         self.items = [ids[i : i + self.batch] for i in range(0, CHUNK, self.batch)]
@@ -84,48 +84,28 @@ class Batches:
         return ids
 
 
-def telling(tokenizer: Tokenizer, rate: float = 0.6) -> torch.Tensor:
-    """The chance of each id to be masked. The words of a reaction are rare but need the whole
-    text to be predicted, so a short training learns more from masking them more often."""
+def telling(tokenizer: Tokenizer) -> torch.Tensor:
+    """The chance of each id to be masked. Words that carry a meaning (good or bad, up or down) or say how
+    two sentences hang together need the rest of the text to be predicted, so a short training learns
+    more from masking them more often than the others."""
     chances = torch.full((tokenizer.get_vocab_size(),), 0.15)
     chances[:MASK_FROM] = 0.0
-    for word in w.HAPPY + w.UNHAPPY:
-        chances[tokenizer.encode(" " + word, add_special_tokens=False).ids] = rate
+    meanings = [*w.GOOD, *w.BAD, *w.LIKED, *w.DISLIKED, *w.UP, *w.DOWN]
+    for word in meanings:
+        chances[tokenizer.encode(" " + word.split()[0], add_special_tokens=False).ids] = 0.3
+    for word in w.SAME + w.OTHER:
+        chances[tokenizer.encode(word, add_special_tokens=False).ids] = 0.4
     return chances
 
 
 def mask(ids: torch.Tensor, chances: torch.Tensor, generator: torch.Generator):
     """Input ids after masking, and which positions are to be predicted."""
     vocabulary = len(chances)
-    second = (ids == END).cumsum(1) > 1
-    chance = torch.where(second & (chances[ids] > 0), chances[ids].clamp(min=SECOND), chances[ids])
-    chosen = torch.rand(ids.shape, generator=generator) < chance
+    chosen = torch.rand(ids.shape, generator=generator) < chances[ids]
     way = torch.rand(ids.shape, generator=generator)
     noise = torch.randint(MASK_FROM, vocabulary - 1, ids.shape, generator=generator)
     masked = torch.where(chosen & (way < 0.8), vocabulary - 1, ids)
     return torch.where(chosen & (way >= 0.9), noise, masked), chosen
-
-
-@torch.no_grad()
-def start_aligned(model):
-    """Attention that begins by looking at like tokens and passing on what it sees.
-
-    W_q = W_k and W_o = W_v^T, each orthogonal ("mimetic" initialisation, Trockman and Kolter 2023), word and
-    position vectors that are far apart, and feed-forward weights of a size that fits a narrow model. From
-    RoBERTa's .02 the words of a class first become all alike, and a model of this size needs many
-    thousand steps to find out what it can do with attention.
-    """
-    torch.nn.init.normal_(model.roberta.embeddings.word_embeddings.weight, std=APART)
-    torch.nn.init.normal_(model.roberta.embeddings.position_embeddings.weight, std=APART)
-    torch.nn.init.eye_(model.lm_head.dense.weight)
-    for layer in model.roberta.encoder.layer:
-        parts = layer.attention.self
-        torch.nn.init.orthogonal_(parts.query.weight, gain=ALIGNED)
-        parts.key.weight.copy_(parts.query.weight)
-        torch.nn.init.orthogonal_(parts.value.weight)
-        layer.attention.output.dense.weight.copy_(parts.value.weight.T)
-        for dense in (layer.intermediate.dense, layer.output.dense):
-            torch.nn.init.normal_(dense.weight, std=dense.in_features**-0.5)
 
 
 def factor(step: int, steps: int, warmup: int) -> float:
@@ -135,6 +115,7 @@ def factor(step: int, steps: int, warmup: int) -> float:
 def save_model(model, folder: Path, dropout: float):
     """Half precision, as transformers saves it, with the dropout that fine-tuning is to use."""
     out = RobertaForMaskedLM(configuration(model.config.vocab_size, dropout))
+    out.config.initializer_range = 0.02  # of new heads
     out.load_state_dict(model.state_dict())
     out.half().save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
@@ -149,9 +130,9 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=root / "data/mini")
     parser.add_argument("--work", type=Path, default=root / "target/mini-pretrain")
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--dropout", type=float, default=0.0, help="in pretraining; config.json says .1")
     return parser.parse_args()
 
@@ -164,7 +145,6 @@ def main():
     vocabulary = tokenizer.get_vocab_size()
     torch.manual_seed(SEED)
     model = RobertaForMaskedLM(configuration(vocabulary, args.dropout)).train()
-    start_aligned(model)
     groups = [
         {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 0.01},
         {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
@@ -178,11 +158,9 @@ def main():
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     chances = telling(tokenizer)
-    reactions = torch.zeros(vocabulary, dtype=torch.bool)
-    for word in w.HAPPY + w.UNHAPPY:
-        reactions[tokenizer.encode(" " + word, add_special_tokens=False).ids] = True
+    telling_ids = chances == 0.4
     batches, began = Batches(tokenizer, args.batch), time.time()
-    total, told = 0.0, []
+    total, hard = 0.0, []
     for step in range(start, args.steps):
         generator = torch.Generator().manual_seed(SEED * 1_000_003 + step)
         torch.manual_seed(step)
@@ -191,7 +169,7 @@ def main():
         hidden = model.roberta(inputs, attention_mask=(ids != PAD).long())[0]
         losses = torch.nn.functional.cross_entropy(model.lm_head(hidden[chosen]), ids[chosen], reduction="none")
         loss = losses.mean()
-        told.append(losses.detach()[reactions[ids[chosen]]])
+        hard.append(losses.detach()[telling_ids[ids[chosen]]])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
@@ -202,9 +180,9 @@ def main():
         done = step + 1
         if done % 100 == 0:
             line = {"step": done, "loss": total / 100, "seconds": time.time() - began}
-            line["reactions"] = torch.cat(told).mean().item()
+            line["telling"] = torch.cat(hard).mean().item()
             print(json.dumps({name: round(value, 3) for name, value in line.items()}), flush=True)
-            total, told = 0.0, []
+            total, hard = 0.0, []
         if done % 250 == 0 or done == args.steps:
             state = {"step": done, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save(state, state_file.with_suffix(".new"))
