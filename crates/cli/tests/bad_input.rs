@@ -162,8 +162,8 @@ fn checkpoints_that_cannot_be_used() {
     with(&["config.json", "hidden_size"]);
     edited("num_attention_heads", 5.into());
     with(&["config.json", "num_attention_heads", "5"]);
-    edited("vocab_size", 700.into());
-    with(&["700", "tokenizer"]);
+    edited("vocab_size", 300.into());
+    with(&["300", "tokenizer"]);
     edited("intermediate_size", 512.into());
     with(&["intermediate"]);
     fs::write(&config_path, "{").expect("written");
