@@ -32,7 +32,7 @@ pub(crate) struct ReportArgs {
     /// Compare with what is there instead of writing; fails on any difference
     #[arg(long)]
     check: bool,
-    /// Folder that holds records/ and gets the report [default: results/<grid>]
+    /// Folder that holds records/ and gets the report [default: results/GRID]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }

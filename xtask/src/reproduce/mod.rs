@@ -52,10 +52,10 @@ pub(crate) struct ReproduceArgs {
     /// The machine does other work meanwhile: mark the times of these runs as not comparable
     #[arg(long)]
     shared_machine: bool,
-    /// Folder for records, table and figures [default: results/<grid>]
+    /// Folder for records, table and figures [default: results/GRID]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Folder for adapters, checkpoints and state [default: target/lowburn/<grid>]
+    /// Folder for adapters, checkpoints and state [default: target/lowburn/GRID]
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
 }
