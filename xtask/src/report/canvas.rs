@@ -286,7 +286,13 @@ fn nice_range(values: &[f64]) -> (f64, f64, f64) {
     let round = |value: f64| value * step;
     let lowest = ((low - span * 0.06) / step).floor();
     let highest = ((high + span * 0.06) / step).ceil();
-    (round(lowest), round(highest), step)
+    // Scores end at 100: no axis goes on to 110.
+    let top = if high < 100.0 {
+        round(highest).min(100.0)
+    } else {
+        round(highest)
+    };
+    (round(lowest), top, step)
 }
 
 /// Plotters' error as ours.
