@@ -88,10 +88,9 @@ pub fn attention(
     let scores = split(q, &shape.queries, queries)
         .matmul(split(k, &shape.keys, keys).swap_dims(2, 3))
         .mul_scalar(shape.scale);
-    let lengths: Vec<usize> = shape.keys.clone();
     let masked = Tensor::<1, Int>::arange(0..keys as i64, &device)
         .reshape([1, 1, 1, keys])
-        .greater_equal(index(&lengths, &device).reshape([batch, 1, 1, 1]))
+        .greater_equal(index(&shape.keys, &device).reshape([batch, 1, 1, 1]))
         .expand([batch, heads, queries, keys]);
     let probabilities = activation::softmax(scores.mask_fill(masked, f32::MIN), 3);
     let factors = padded_factors(shape, queries, keys, probability);

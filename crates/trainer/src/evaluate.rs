@@ -70,12 +70,7 @@ pub fn evaluate(
     let max_length = loaded.max_length(config.max_length)?;
     let mut evaluations = Vec::new();
     for dataset in datasets {
-        let rows = Rows::new(
-            dataset,
-            &loaded.tokenizer,
-            max_length,
-            loaded.config.pad_id(),
-        )?;
+        let rows = loaded.rows(dataset, max_length)?;
         let logits = logits_of(&loaded.model, &rows, config.batch_size, observer);
         check_logits(&logits, &rows, &config.source)?;
         evaluations.push(evaluation(&rows, &logits));

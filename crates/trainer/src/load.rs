@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lowburn_glue::{Task, Tokenizer};
+use lowburn_glue::{Dataset, Task, Tokenizer};
 use lowburn_lora::{AdapterFile, HostTensor, read_peft};
 use lowburn_models::{
     HeadOrigin, HeadPolicy, LoadOptions, LoadReport, ModelConfig, SequenceClassifier,
@@ -16,7 +16,7 @@ use crate::error::TrainError;
 use crate::head;
 use crate::plan::check_max_length;
 use crate::progress::{Event, Observer};
-use crate::rows::check_vocabulary;
+use crate::rows::{Rows, check_vocabulary};
 
 /// Seed of a head that nothing trained; it only has to be the same every time.
 const HEAD_SEED: u64 = 0;
@@ -55,6 +55,11 @@ impl Loaded {
         let length = asked.or(trained).unwrap_or(positions);
         check_max_length(length, positions)?;
         Ok(length)
+    }
+
+    /// The rows of a data set, tokenised for this model.
+    pub(crate) fn rows(&self, dataset: Dataset, max_length: usize) -> Result<Rows, TrainError> {
+        Rows::new(dataset, &self.tokenizer, max_length, self.config.pad_id())
     }
 }
 

@@ -11,7 +11,6 @@ use crate::evaluate::{check_logits, logits_of};
 use crate::load::{Source, check_batch, load};
 use crate::loss::probabilities;
 use crate::progress::Observer;
-use crate::rows::Rows;
 
 /// What to predict, and with what.
 #[derive(Debug, Clone)]
@@ -78,12 +77,7 @@ pub fn predict(
     let dataset = dataset(config)?;
     let loaded = load(&config.source, Some(config.task), config.device, observer)?;
     let max_length = loaded.max_length(config.max_length)?;
-    let rows = Rows::new(
-        dataset,
-        &loaded.tokenizer,
-        max_length,
-        loaded.config.pad_id(),
-    )?;
+    let rows = loaded.rows(dataset, max_length)?;
     let logits = logits_of(&loaded.model, &rows, config.batch_size, observer);
     check_logits(&logits, &rows, &config.source)?;
     let rows = rows.dataset.examples.iter().zip(logits);
