@@ -29,7 +29,8 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import AutoModelForSequenceClassification, get_linear_schedule_with_warmup
 from transformers.utils import logging as transformers_logging
 
-from common import CLIP, build_optimizer, cpu_name, loss_of, parameter_counts, peak_memory, targets, versions
+from common import CLIP, build_optimizer, cpu_name, loss_of, parameter_counts, peak_memory, versions
+from common import head_modules, is_head, takes_type_ids, targets
 from glue_data import TASKS, collate, evaluation_splits, load_rows, load_tokenizer, parquet_path, scores
 
 
@@ -43,7 +44,7 @@ def parse_arguments(argv=None):
     parser.add_argument("--method", choices=["lora", "full", "head"], default="lora")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--alpha", type=float, default=16)
-    parser.add_argument("--target", default="query,value", help="suffixes with commas, a regular expression, or all-linear")
+    parser.add_argument("--target", help="suffixes with commas, a regular expression, or all-linear; the query and value layers unless given")
     parser.add_argument("--lora-dropout", type=float, default=0.0)
     parser.add_argument("--rslora", action="store_true")
     parser.add_argument("--init-adapter", type=Path)
@@ -81,13 +82,13 @@ def build_model(args):
             lora_alpha=args.alpha,
             lora_dropout=args.lora_dropout,
             use_rslora=args.rslora,
-            target_modules=targets(args.target),
-            modules_to_save=["classifier"],
+            target_modules=targets(args.target, model.config),
+            modules_to_save=head_modules(model.config),
         )
         return get_peft_model(model, settings)
     if args.method == "head":
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith("classifier."))
+            parameter.requires_grad_(is_head(name, model.config))
     return model
 
 
@@ -105,11 +106,11 @@ def train_step(model, rows, group, optimizer, schedule, pad_id, regression):
     """One optimiser step over the micro-batches of `group`; returns loss, rate, norm before clipping and real tokens."""
     total, loss_sum, tokens = sum(len(batch) for batch in group), 0.0, 0
     for batch in group:
-        ids, mask, labels = collate(rows, batch, pad_id, regression)
-        loss = loss_of(model(input_ids=ids, attention_mask=mask).logits, labels, regression) * (len(batch) / total)
+        inputs, labels = collate(rows, batch, pad_id, regression)
+        loss = loss_of(model(**inputs).logits, labels, regression) * (len(batch) / total)
         loss.backward()
         loss_sum += loss.item()
-        tokens += int(mask.sum())
+        tokens += int(inputs["attention_mask"].sum())
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     norm = torch.nn.utils.clip_grad_norm_(trained, CLIP).item()
     lr = optimizer.param_groups[0]["lr"]
@@ -128,8 +129,8 @@ def predict(model, rows, pad_id, batch_size, regression):
     outputs = []
     for start in range(0, len(rows.ids), batch_size):
         numbers = range(start, min(start + batch_size, len(rows.ids)))
-        ids, mask, _ = collate(rows, list(numbers), pad_id, regression)
-        outputs.append(model(input_ids=ids, attention_mask=mask).logits)
+        inputs, _ = collate(rows, list(numbers), pad_id, regression)
+        outputs.append(model(**inputs).logits)
     model.train()
     logits = torch.cat(outputs)
     if min(rows.labels) < 0:
@@ -202,10 +203,10 @@ class Run:
         torch.set_num_threads(args.threads)
         torch.manual_seed(args.seed)
         tokenizer = load_tokenizer(args.model)
-        read = lambda split, limit=None: load_rows(args.data_dir, args.task, split, tokenizer, args.max_length, limit)
         self.args, self.task = args, TASKS[args.task]
         self.model = build_model(args)
-        self.pad_id = self.model.config.pad_token_id
+        self.pad_id, typed = self.model.config.pad_token_id, takes_type_ids(self.model.config)
+        read = lambda split, limit=None: load_rows(args.data_dir, args.task, split, tokenizer, args.max_length, limit, typed)
         self.rows = read("train", args.train_rows)
         self.splits = {split: read(split) for split in evaluation_splits(args.task)}
         self.per_epoch = len(epoch_groups(len(self.rows.ids), args, 0))
