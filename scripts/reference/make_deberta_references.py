@@ -86,16 +86,16 @@ GRADIENTS = {
 }
 TRAJECTORIES = {
     "lora_conv_sst2": (
-        "deb_conv", "conv_key", "--task sst2 --method lora --epochs 3 --batch-size 5 --lr 3e-3 --warmup-ratio 0.1 --max-length 48",
+        "deb_conv", "conv_key", "--task sst2 --method lora --epochs 3 --batch-size 5 --lr 1e-2 --warmup-ratio 0.1 --max-length 48",
     ),
-    "full_conv_sst2": ("deb_conv", None, "--task sst2 --method full --epochs 3 --batch-size 5 --lr 1e-3 --warmup-ratio 0.1 --max-length 48"),
+    "full_conv_sst2": ("deb_conv", None, "--task sst2 --method full --epochs 3 --batch-size 5 --lr 3e-3 --warmup-ratio 0.1 --max-length 48"),
     "head_conv_mrpc": ("deb_conv", None, "--task mrpc --method head --epochs 1 --batch-size 7 --lr 5e-3 --warmup-ratio 0 --max-length 64"),
     "full_c2p_mrpc": ("deb_c2p", None, "--task mrpc --method full --epochs 3 --batch-size 7 --lr 1e-3 --warmup-ratio 0.1 --max-length 57"),
     "accumulate_c2p": (
         "deb_c2p", "c2p_rslora",
         "--task mrpc --method lora --epochs 2 --batch-size 5 --accumulate 2 --train-rows 57 --lr 3e-3 --warmup-steps 2 --max-length 57",
     ),
-    "lora_stsb": ("deb_p2c", "p2c_stsb_start", "--task stsb --method lora --epochs 2 --batch-size 8 --lr 3e-3 --warmup-steps 2 --max-length 33"),
+    "lora_stsb": ("deb_p2c", "p2c_stsb_start", "--task stsb --method lora --epochs 2 --batch-size 8 --lr 1e-2 --warmup-steps 2 --max-length 33"),
 }  # fmt: skip
 
 
