@@ -24,6 +24,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "peer")]
 import torch
 from peft import PeftModel
 from transformers import DebertaV2ForMaskedLM, DebertaV2ForSequenceClassification, DebertaV2Model, DebertaV2Tokenizer
+from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 from transformers.utils import logging as transformers_logging
 
 from adapters import write_adapters
@@ -205,6 +206,17 @@ def make_trajectories(root):
         WRITER.json(out / f"{name}.json", {"name": name, **facts, "rounding_only": without_gradient(root, model, tensors)})
 
 
+def make_buckets(root):
+    """The bucket of every distance from 0 on, as transformers computes it; distances to the left are the negatives."""
+    cases = []
+    for buckets, positions in ((256, 512), (64, 512), (8, 64), (32, 130), (17, 301), (4, 10)):
+        distances = torch.arange(positions + 40)
+        found = make_log_bucket_position(distances, buckets, positions).long()
+        assert torch.equal(make_log_bucket_position(-distances, buckets, positions).long(), -found)
+        cases.append({"position_buckets": buckets, "max_relative_positions": positions, "buckets": found.tolist()})
+    WRITER.json(root / "buckets.json", {"cases": cases})
+
+
 def main():
     """Makes everything in a scratch folder first and puts it in place at the end."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -217,7 +229,7 @@ def main():
         root = Path(scratch)
         write_models(root / "models")
         write_adapters(root / "models", root / "adapters", ADAPTERS, {"p2c_stsb_start"})
-        for make in (make_tokens, make_forward, make_gradients, make_adapter_references, make_trajectories):
+        for make in (make_buckets, make_tokens, make_forward, make_gradients, make_adapter_references, make_trajectories):
             make(root)
             print(make.__name__, flush=True)
         shutil.rmtree(output, ignore_errors=True)

@@ -189,7 +189,7 @@ fn config_of_another_model() {
         (json!(null), "missing"),
     ] {
         let dir = with_config(|config| config["model_type"] = value);
-        let way_out = "choose a RoBERTa checkpoint";
+        let way_out = "choose a checkpoint of these";
         refused(dir.path(), &[CONFIG, "model_type", shown, way_out]);
     }
 }
@@ -512,7 +512,7 @@ fn a_tensor_of_a_slightly_other_name() {
         "bert.encoder.layer.1.attention.self.query.weight",
         "roberta.encoder.layer.1.attention.self.query.weights",
         "roberta.encoder.layer.1.attention.self.qeury.weight",
-        "model.roberta.encoder.layer.1.attention.self.query.weight",
+        "model.backbone.encoder.layer.1.attention.self.query.weight",
     ] {
         let dir = with_tensors(|tensors| {
             let query = tensors.remove(QUERY).unwrap();
@@ -788,10 +788,10 @@ fn a_folder_whose_name_is_not_unicode() {
 /// What a caller does with a configuration that was accepted.
 fn use_config(config: &ModelConfig) {
     assert!(config.max_length() >= 1);
-    assert!((config.pad_id() as usize) < config.vocab_size());
-    let specs = manifest(config, config.num_labels().unwrap_or(2));
+    assert!((config.pad_id() as usize) < config.vocab_size);
+    let specs = manifest(config, config.num_labels.unwrap_or(2));
     assert!(specs.iter().map(|spec| spec.elements()).sum::<usize>() > 0);
-    config.to_classifier_json(2, config.labels());
+    config.to_classifier_json(2, config.labels.as_deref());
 }
 
 /// Some bytes of a file replaced, and perhaps its end cut off.

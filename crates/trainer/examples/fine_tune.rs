@@ -40,6 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         data_dir: mini.join("glue"),
         method: Method::Lora,
         lora: Some(LoraConfig::new(8, 16.0, Targets::names(["query", "value"]))),
+        position_branch: Default::default(),
         init_adapter: None,
         epochs: 1,
         batch_size: 16,

@@ -75,6 +75,7 @@ fn config(args: &OursArgs) -> RunConfig {
         data_dir: args.data.clone(),
         method: args.method,
         lora: (args.method == Method::Lora).then_some(lora),
+        position_branch: Default::default(),
         init_adapter: None,
         epochs: 1,
         batch_size: args.batch,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use lowburn_glue::Task;
-use lowburn_models::Method;
+use lowburn_models::{LoraPositionBranch, Method};
 
 use super::{BatchArgs, Common, LoraArgs, ModelArgs};
 
@@ -82,6 +82,10 @@ pub struct MergeArgs {
     /// Use the adapter although it was trained on another base
     #[arg(long)]
     pub any_base: bool,
+    /// What the adapter does to positions in DeBERTa-v2 [default: as it was trained where known,
+    /// else peft]; with authors it cannot be merged
+    #[arg(long, value_name = "peft|authors")]
+    pub lora_position_branch: Option<LoraPositionBranch>,
     /// Folder of the new checkpoint
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,

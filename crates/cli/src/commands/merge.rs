@@ -13,6 +13,7 @@ pub(super) fn execute(args: &MergeArgs) -> anyhow::Result<()> {
         model: hub::model(&args.model)?.path,
         adapter: Some(args.adapter.clone()),
         any_base: args.any_base,
+        position_branch: args.lora_position_branch,
     };
     if same_place(&args.output, &source.model) {
         anyhow::bail!(
