@@ -92,7 +92,8 @@ impl FromStr for LoraInit {
 
     /// `kaiming`, `gaussian` (standard deviation 1 / r, as in PEFT) or `gaussian:STD`.
     fn from_str(text: &str) -> Result<Self, LoraError> {
-        let rule = "give kaiming, gaussian, or gaussian: and a standard deviation such as gaussian:0.02";
+        let rule =
+            "give kaiming, gaussian, or gaussian: and a standard deviation such as gaussian:0.02";
         match text.split_once(':') {
             None if text == "kaiming" => Ok(Self::KaimingUniform),
             None if text == "gaussian" => Ok(Self::GaussianByRank),
@@ -323,7 +324,14 @@ mod tests {
         for text in ["kaiming", "gaussian", "gaussian:0.02"] {
             assert_eq!(text.parse::<LoraInit>().unwrap().to_string(), text);
         }
-        for text in ["", "gauss", "gaussian:", "gaussian:0", "gaussian:NaN", "kaiming:1"] {
+        for text in [
+            "",
+            "gauss",
+            "gaussian:",
+            "gaussian:0",
+            "gaussian:NaN",
+            "kaiming:1",
+        ] {
             let message = text.parse::<LoraInit>().unwrap_err().to_string();
             assert!(message.contains("gaussian:0.02"), "{message}");
         }

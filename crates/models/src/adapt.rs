@@ -10,9 +10,9 @@ use lowburn_lora::{
 };
 
 use crate::ModelError;
+use crate::architecture::is_head;
 use crate::classifier::{Head, SequenceClassifier};
 use crate::disentangled::LoraPositionBranch;
-use crate::architecture::is_head;
 use crate::named::{NamedMapper, NamedVisitor, is_transposed, map_named, visit_named};
 use crate::random::name_key;
 

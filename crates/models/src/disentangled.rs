@@ -202,8 +202,16 @@ mod tests {
             };
             for (distance, expected) in case["buckets"].as_array().unwrap().iter().enumerate() {
                 let (distance, expected) = (distance as isize, expected.as_i64().unwrap() as isize);
-                assert_eq!(config.bucket(distance), expected, "{distance} of {config:?}");
-                assert_eq!(config.bucket(-distance), -expected, "-{distance} of {config:?}");
+                assert_eq!(
+                    config.bucket(distance),
+                    expected,
+                    "{distance} of {config:?}"
+                );
+                assert_eq!(
+                    config.bucket(-distance),
+                    -expected,
+                    "-{distance} of {config:?}"
+                );
             }
         }
     }
@@ -229,7 +237,10 @@ mod tests {
         for branch in LoraPositionBranch::ALL {
             assert_eq!(branch.to_string().parse(), Ok(branch));
         }
-        let message = "both".parse::<LoraPositionBranch>().unwrap_err().to_string();
+        let message = "both"
+            .parse::<LoraPositionBranch>()
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("peft or authors"), "{message}");
     }
 }

@@ -90,9 +90,7 @@ impl Embeddings {
         let table = self.position_embeddings.as_ref()?;
         let [rows, _] = table.weight.lazy_shape().dims();
         let (usable, ids) = match self.counting {
-            Counting::AfterPadding(pad) => {
-                (rows - pad - 1, input.packed_positions(pad, device))
-            }
+            Counting::AfterPadding(pad) => (rows - pad - 1, input.packed_positions(pad, device)),
             Counting::FromZero => (rows, input.packed_places(device)),
         };
         let longest = input.longest();

@@ -97,11 +97,7 @@ pub fn load_classifier(
     let checkpoint = Checkpoint::open(dir)?;
     let specs = manifest(&config, options.num_labels);
     let (names, report) = match_names(&checkpoint, &specs, &config)?;
-    let random = RandomSource::new(
-        &specs,
-        options.head_seed,
-        config.initializer_range,
-    );
+    let random = RandomSource::new(&specs, options.head_seed, config.initializer_range);
     let mut source = FileSource {
         checkpoint,
         names,
@@ -179,7 +175,10 @@ fn match_names(
         }
     }
     // Weight and bias of the output layer are of one number of labels, and so both are new.
-    let outputs = names.keys().filter(|name| is_output(name, architecture)).count();
+    let outputs = names
+        .keys()
+        .filter(|name| is_output(name, architecture))
+        .count();
     if other_labels.len() > 1 || (other_labels.len() == 1 && outputs > 0) {
         for (found, name) in other_labels {
             problems.push(

@@ -93,7 +93,8 @@ impl<V: NamedVisitor> ModuleVisitor for Visiting<'_, V> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.visitor.visit(&file_name(&self.path, self.architecture), param);
+        self.visitor
+            .visit(&file_name(&self.path, self.architecture), param);
     }
 }
 
@@ -107,6 +108,7 @@ impl<V: NamedMapper> ModuleMapper for Mapping<'_, V> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        self.mapper.map(&file_name(&self.path, self.architecture), param)
+        self.mapper
+            .map(&file_name(&self.path, self.architecture), param)
     }
 }

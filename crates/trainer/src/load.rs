@@ -192,7 +192,9 @@ fn position_branch(
 pub(crate) fn no_pooler(base: &str, drawn: bool) -> String {
     let instead = match drawn {
         true => format!("{base} has none either, so it starts from RANDOM numbers"),
-        false => format!("the one of {base} is used, which need not be the one it was trained with"),
+        false => {
+            format!("the one of {base} is used, which need not be the one it was trained with")
+        }
     };
     format!(
         "the adapter has a classifier but no pooler, which DeBERTa-v2 applies before it: {instead}; \

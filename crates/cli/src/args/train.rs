@@ -43,7 +43,12 @@ pub struct TrainArgs {
     pub init_adapter: Option<PathBuf>,
     /// What adapters on DeBERTa-v2's shared projections do to positions: act there too (peft), or
     /// not (authors, as in the LoRA authors' code; cannot be merged)
-    #[arg(long, value_name = "peft|authors", default_value_t, help_heading = "Adapter")]
+    #[arg(
+        long,
+        value_name = "peft|authors",
+        default_value_t,
+        help_heading = "Adapter"
+    )]
     pub lora_position_branch: LoraPositionBranch,
     /// The recipe.
     #[command(flatten)]

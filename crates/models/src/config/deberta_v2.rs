@@ -155,7 +155,9 @@ fn relative(
         return Ok(None);
     }
     let positions = fields.size("max_position_embeddings", None)?;
-    let buckets = fields.whole_or_negative("position_buckets")?.filter(|n| *n > 0);
+    let buckets = fields
+        .whole_or_negative("position_buckets")?
+        .filter(|n| *n > 0);
     let relative = RelativeConfig {
         c2p,
         p2c,

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::ModelError;
 use super::Activation;
+use crate::ModelError;
 
 /// Larger than any size in any encoder ever published: beyond it a file is damaged.
 const LARGEST: usize = 1 << 24;
