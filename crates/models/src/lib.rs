@@ -32,6 +32,7 @@ mod save;
 
 pub use access::UnknownMethod;
 pub use adapt::{HeadPolicy, Method, is_factor};
+pub use checkpoint::weight_files;
 pub use classifier::{Head, SequenceClassifier};
 pub use config::{Activation, ModelConfig, RobertaConfig};
 pub use error::ModelError;
@@ -42,4 +43,4 @@ pub use manifest::{Kind, TensorSpec, is_head, manifest};
 pub use mode::Mode;
 pub use named::{NamedMapper, NamedVisitor, is_transposed, map_named, visit_named};
 pub use roberta::{AttentionBlock, Embeddings, Encoder, Layer, Roberta, SelfAttention, Table};
-pub use save::{model_digests, save_checkpoint, write_tensors};
+pub use save::save_checkpoint;
