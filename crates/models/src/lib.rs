@@ -41,6 +41,7 @@ pub use adapt::{HeadPolicy, Method, is_factor};
 pub use architecture::{Architecture, is_head};
 pub use attention::{AttentionBlock, Layer, SelfAttention};
 pub use backbone::{Backbone, Encoder};
+pub use checkpoint::weight_files;
 pub use classifier::{DenseHead, Head, PooledHead, Pooler, SequenceClassifier};
 pub use config::{
     Activation, ConvolutionConfig, DebertaV2Config, Family, ModelConfig, RelativeConfig,
@@ -58,4 +59,4 @@ pub use load::{HeadOrigin, LoadOptions, LoadReport, load_classifier, random_clas
 pub use manifest::{Kind, TensorSpec, manifest};
 pub use mode::Mode;
 pub use named::{NamedMapper, NamedVisitor, is_transposed, map_named, visit_named};
-pub use save::{model_digests, save_checkpoint, write_tensors};
+pub use save::save_checkpoint;
