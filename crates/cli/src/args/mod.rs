@@ -129,6 +129,17 @@ pub struct ModelArgs {
     pub any_base: bool,
 }
 
+/// Where a command writes a checkpoint.
+#[derive(Debug, Clone, Args)]
+pub struct NewCheckpointArgs {
+    /// Folder of the new checkpoint
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace --output if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
 /// Sizes of a batch.
 #[derive(Debug, Clone, Args)]
 pub struct BatchArgs {

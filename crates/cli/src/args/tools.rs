@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 use lowburn_glue::Task;
 use lowburn_models::Method;
 
-use super::{BatchArgs, Common, LoraArgs, ModelArgs};
+use super::{BatchArgs, Common, LoraArgs, ModelArgs, NewCheckpointArgs};
 
 /// `lowburn eval`.
 #[derive(Debug, Clone, Args)]
@@ -82,12 +82,9 @@ pub struct MergeArgs {
     /// Use the adapter although it was trained on another base
     #[arg(long)]
     pub any_base: bool,
-    /// Folder of the new checkpoint
-    #[arg(long, value_name = "DIR")]
-    pub output: PathBuf,
-    /// Replace --output if it exists
-    #[arg(long)]
-    pub overwrite: bool,
+    /// The new checkpoint.
+    #[command(flatten)]
+    pub new: NewCheckpointArgs,
     /// The machine.
     #[command(flatten)]
     pub common: Common,
@@ -172,12 +169,9 @@ pub struct InitArgs {
     /// Fixes the weights
     #[arg(long, value_name = "N")]
     pub seed: u64,
-    /// Folder of the new checkpoint
-    #[arg(long, value_name = "DIR")]
-    pub output: PathBuf,
-    /// Replace --output if it exists
-    #[arg(long)]
-    pub overwrite: bool,
+    /// The new checkpoint.
+    #[command(flatten)]
+    pub new: NewCheckpointArgs,
     /// The machine.
     #[command(flatten)]
     pub common: Common,
