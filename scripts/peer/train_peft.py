@@ -7,7 +7,7 @@ A plain training loop with the semantics that `lowburn` promises, so that the tw
 - one global L2 clip at 1.0; the logged norm is the one before clipping;
 - accumulation is the mean over the whole effective batch; the last partial batch of an epoch is kept;
 - padding to the longest row of the batch, rows shuffled each epoch by the seed (or in file order with --shuffle false);
-- evaluation over the whole dev set after each epoch; the best epoch is the first with the highest value of the task's metric.
+- evaluation over the whole dev set after each epoch, or every --eval-every steps and at the end; the best epoch is the first with the highest value of the task's metric.
 
 It writes `run.json` and `log.jsonl` with the field names that `lowburn` uses, and with --save the trained tensors of the best epoch.
 
@@ -60,12 +60,22 @@ def parse_arguments(argv=None):
     parser.add_argument("--shuffle", type=truth, default=True)
     parser.add_argument("--train-rows", type=int)
     parser.add_argument("--max-steps", type=int)
+    parser.add_argument("--eval-every", type=evaluation_interval, help="epoch, or a number of steps [default: epoch]")
     parser.add_argument("--eval-batch-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--shared-machine", action="store_true", help="other work runs beside it: record that the times are not comparable")
     parser.add_argument("--save", action="store_true", help="also write the trained tensors of the best epoch")
     parser.add_argument("--output", type=Path, required=True)
     return parser.parse_args(argv)
+
+
+def evaluation_interval(text):
+    """Steps between two evaluations; None for the ends of epochs."""
+    if text == "epoch":
+        return None
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither `epoch` nor a number of steps from 1")
+    return int(text)
 
 
 def build_model(args):
@@ -177,6 +187,7 @@ def resolved_config(args, model, total_steps, warmup):
         "total_steps": total_steps,
         "train_rows": args.train_rows,
         "max_steps": args.max_steps,
+        "eval_every": {"steps": args.eval_every} if args.eval_every else "epoch",
         "clip": CLIP,
         "adam": {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
         "threads": args.threads,
@@ -215,10 +226,10 @@ class Run:
         self.optimizer = build_optimizer(self.model, args.lr, args.weight_decay)
         self.schedule = get_linear_schedule_with_warmup(self.optimizer, self.warmup, self.total)
         self.step = self.examples = self.tokens = 0
-        self.evaluations, self.best, self.best_tensors = [], None, {}
+        self.evaluations, self.best, self.best_tensors, self.eval_seconds = [], None, {}, 0.0
 
     def train_epoch(self, epoch, log):
-        """The steps of one epoch, a line of the log for each."""
+        """The steps of one epoch, a line of the log for each, and the evaluations that fall due."""
         for group in epoch_groups(len(self.rows.ids), self.args, epoch)[: self.total - self.step]:
             values, count, seen = train_step(
                 self.model, self.rows, group, self.optimizer, self.schedule, self.pad_id, self.task.regression
@@ -227,17 +238,20 @@ class Run:
             line = {"step": self.step, "epoch": self.step / self.per_epoch, **values}
             log.write(json.dumps({**line, "examples": self.examples, "tokens": self.tokens}) + "\n")
             log.flush()
+            if self.step % (self.args.eval_every or self.per_epoch) == 0 or self.step == self.total:
+                self.evaluate()
             if self.step % 50 == 0:
                 print(f"step {self.step}/{self.total} loss {values['loss']:.4f}", flush=True)
 
     def evaluate(self):
         """The dev set; trained tensors are kept aside when the task's metric is higher than ever before."""
-        epoch = self.step / self.per_epoch
+        epoch, began = self.step / self.per_epoch, time.monotonic()
         self.evaluations += evaluate(self.model, self.splits, self.args, self.step, epoch, self.pad_id)
         before, self.best = self.best, best_of(self.evaluations, self.task.metrics[0], next(iter(self.splits)))
         if self.best != before:
             named = self.model.named_parameters()
             self.best_tensors = {name: p.detach().clone() for name, p in named if p.requires_grad}
+        self.eval_seconds += time.monotonic() - began
         print(f"epoch {epoch:.3g}: {self.evaluations[-1]['scores']}", flush=True)
 
     def restore_best(self):
@@ -245,20 +259,17 @@ class Run:
         self.model.load_state_dict(self.best_tensors, strict=False)
 
     def train(self):
-        """Every epoch with its evaluation; returns the run record and leaves the last epoch's tensors in the model."""
-        epoch_seconds, eval_seconds, began = [], 0.0, time.monotonic()
+        """Every epoch with its evaluations; returns the run record and leaves the last epoch's tensors in the model."""
+        epoch_seconds, began = [], time.monotonic()
         self.model.train()
         with open(self.args.output / "log.jsonl", "w") as log:
             for epoch in range(math.ceil(self.total / self.per_epoch)):
-                started = time.monotonic()
+                started = time.monotonic() - self.eval_seconds
                 self.train_epoch(epoch, log)
-                trained = time.monotonic()
-                self.evaluate()
-                epoch_seconds.append(trained - started)
-                eval_seconds += time.monotonic() - trained
-        return self.record(epoch_seconds, eval_seconds, time.monotonic() - began)
+                epoch_seconds.append(time.monotonic() - self.eval_seconds - started)
+        return self.record(epoch_seconds, time.monotonic() - began)
 
-    def record(self, epoch_seconds, eval_seconds, total_seconds):
+    def record(self, epoch_seconds, total_seconds):
         """The run record, in the field names of `lowburn`."""
         train_seconds = sum(epoch_seconds)
         return {
@@ -276,7 +287,7 @@ class Run:
             "timing_valid": not self.args.shared_machine,
             "timing": {
                 "train_seconds": train_seconds,
-                "eval_seconds": eval_seconds,
+                "eval_seconds": self.eval_seconds,
                 "total_seconds": total_seconds,
                 "epoch_seconds": epoch_seconds,
                 "examples_per_second": self.examples / train_seconds,

@@ -134,6 +134,17 @@ pub struct ModelArgs {
     pub lora_position_branch: Option<LoraPositionBranch>,
 }
 
+/// Where a command writes a checkpoint.
+#[derive(Debug, Clone, Args)]
+pub struct NewCheckpointArgs {
+    /// Folder of the new checkpoint
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace --output if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
 /// Sizes of a batch.
 #[derive(Debug, Clone, Args)]
 pub struct BatchArgs {

@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 use lowburn_glue::Task;
 use lowburn_models::{LoraPositionBranch, Method};
 
-use super::{BatchArgs, Common, LoraArgs, ModelArgs};
+use super::{BatchArgs, Common, LoraArgs, ModelArgs, NewCheckpointArgs};
 
 /// `lowburn eval`.
 #[derive(Debug, Clone, Args)]
@@ -86,12 +86,9 @@ pub struct MergeArgs {
     /// else peft]; with authors it cannot be merged
     #[arg(long, value_name = "peft|authors")]
     pub lora_position_branch: Option<LoraPositionBranch>,
-    /// Folder of the new checkpoint
-    #[arg(long, value_name = "DIR")]
-    pub output: PathBuf,
-    /// Replace --output if it exists
-    #[arg(long)]
-    pub overwrite: bool,
+    /// The new checkpoint.
+    #[command(flatten)]
+    pub new: NewCheckpointArgs,
     /// The machine.
     #[command(flatten)]
     pub common: Common,
@@ -176,12 +173,9 @@ pub struct InitArgs {
     /// Fixes the weights
     #[arg(long, value_name = "N")]
     pub seed: u64,
-    /// Folder of the new checkpoint
-    #[arg(long, value_name = "DIR")]
-    pub output: PathBuf,
-    /// Replace --output if it exists
-    #[arg(long)]
-    pub overwrite: bool,
+    /// The new checkpoint.
+    #[command(flatten)]
+    pub new: NewCheckpointArgs,
     /// The machine.
     #[command(flatten)]
     pub common: Common,
