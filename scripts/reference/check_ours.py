@@ -2,8 +2,9 @@
 
     python scripts/reference/check_ours.py --lowburn target/debug/lowburn --model DIR --data-dir DIR --task mrpc
 
-Both sides start from the same tensors: a copy of the checkpoint with its dropouts set to 0 and a head (drawn here if it has none), and
-for LoRA an adapter made by PEFT. Then, in a scratch folder:
+Works for RoBERTa and DeBERTa-v2 (there the head is the classifier and the pooler). Both sides start from the same tensors: a copy of
+the checkpoint with its dropouts set to 0 and a head (drawn here if it has none), and for LoRA an adapter made by PEFT. Then, in a
+scratch folder:
 
 1. `lowburn train` and the peer's loop run in file order; their logs must agree step by step (loss, rate, norm; 1e-3 relative);
 2. the adapter that `lowburn train` wrote is loaded by PEFT: same logits on the dev set as `lowburn predict` (1e-4);
@@ -29,16 +30,21 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "peer"), str(Path(_
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 import train_peft
 from adapters import plain_name, redraw
-from common import targets
+from common import head_modules, is_head, takes_type_ids, targets
 from glue_data import TASKS, evaluation_splits, load_rows, load_tokenizer, scores
 
 LOGITS = 1e-4
 RELATIVE = 1e-3
+DROPOUTS = {
+    "roberta": ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
+    "deberta-v2": ("hidden_dropout_prob", "attention_probs_dropout_prob", "pooler_dropout", "cls_dropout"),
+}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json", "spm.model")
 
 
 def parse_arguments():
@@ -51,7 +57,7 @@ def parse_arguments():
     parser.add_argument("--methods", nargs="+", default=["lora", "full", "head"])
     parser.add_argument("--rank", type=int, default=6)
     parser.add_argument("--alpha", type=float, default=15)
-    parser.add_argument("--target", default="query,value")
+    parser.add_argument("--target", help="the query and value layers unless given")
     parser.add_argument("--train-rows", type=int, default=117)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=4)
@@ -80,11 +86,11 @@ def start_model(args, folder):
     """A float32 copy of the checkpoint with dropouts 0 and a head of the task's width, and the tokenizer's files."""
     torch.manual_seed(1)
     labels = TASKS[args.task].num_labels
-    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0}
+    no_dropout = dict.fromkeys(DROPOUTS[AutoConfig.from_pretrained(args.model).model_type], 0.0)
     model = AutoModelForSequenceClassification.from_pretrained(args.model, num_labels=labels, dtype=torch.float32, **no_dropout)
     model.save_pretrained(folder)
     for path in args.model.iterdir():
-        if path.name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json"):
+        if path.name in TOKENIZER_FILES:
             shutil.copyfile(path, folder / path.name)
     return folder
 
@@ -92,7 +98,8 @@ def start_model(args, folder):
 def start_adapter(args, model_folder, folder):
     """An adapter with A, B and head drawn at random, as PEFT saves it."""
     model = AutoModelForSequenceClassification.from_pretrained(model_folder, dtype=torch.float32)
-    config = LoraConfig(task_type=TaskType.SEQ_CLS, r=args.rank, lora_alpha=args.alpha, target_modules=targets(args.target))
+    names, head = targets(args.target, model.config), head_modules(model.config)
+    config = LoraConfig(task_type=TaskType.SEQ_CLS, r=args.rank, lora_alpha=args.alpha, target_modules=names, modules_to_save=head)
     wrapped = get_peft_model(model, config)
     redraw(wrapped, 2, spread=0.05)
     wrapped.save_pretrained(folder, save_embedding_layers=False)
@@ -133,7 +140,8 @@ def predicted(args, folder, model, adapter=None):
 def dev_rows(args, model):
     """The first dev split as the reference tokenises it."""
     split = evaluation_splits(args.task)[0]
-    return load_rows(args.data_dir, args.task, split, load_tokenizer(model), args.max_length)
+    typed = takes_type_ids(AutoConfig.from_pretrained(model))
+    return load_rows(args.data_dir, args.task, split, load_tokenizer(model), args.max_length, typed=typed)
 
 
 def reference_logits(model, rows):
@@ -183,7 +191,7 @@ def saved_model(method, start, ours):
     for path in sorted((ours / "head").glob("*.safetensors")):
         tensors |= {plain_name(name): tensor.float() for name, tensor in load_file(path).items()}
     result = model.load_state_dict(tensors, strict=False)
-    expected = {name for name, _ in model.named_parameters() if name.startswith("classifier.")}
+    expected = {name for name, _ in model.named_parameters() if is_head(name, model.config)}
     if result.unexpected_keys or expected - tensors.keys():
         sys.exit(f"{ours / 'head'}: holds {sorted(tensors)}, expected {sorted(expected)}")
     return model
