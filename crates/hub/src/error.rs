@@ -17,7 +17,7 @@ impl Kind {
     fn expected(self) -> &'static str {
         match self {
             Kind::Model => {
-                "a folder with config.json, model.safetensors and tokenizer.json (or vocab.json and merges.txt)"
+                "a folder with config.json, model.safetensors (or pytorch_model.bin) and tokenizer.json (or vocab.json and merges.txt)"
             }
             Kind::Data => "a folder that holds <task>/<split>-00000-of-00001.parquet",
         }

@@ -1,11 +1,11 @@
 //! A classifier becomes a Hugging Face folder: config.json and model.safetensors.
 //!
-//! Tensors go to the file one after the other. Beside the model no more than one of them is held,
-//! in the layout of the file.
+//! Numbers go to the file a few rows at a time, so that nothing of size is held beside the model.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use burn::module::Param;
@@ -17,6 +17,9 @@ use crate::adapt::is_factor;
 use crate::classifier::SequenceClassifier;
 use crate::config::ModelConfig;
 use crate::named::{NamedVisitor, is_transposed, visit_named};
+
+/// Numbers that are fetched at a time, unless a row has more.
+const PIECE: usize = 1 << 20;
 
 /// Writes config.json and model.safetensors (f32) into an existing folder. Tokenizer files are the
 /// caller's. Each file appears whole or not at all.
@@ -53,8 +56,8 @@ pub fn save_checkpoint(
     write_file(&path, |file| {
         file.write_all(&header)?;
         tensors
-            .into_values()
-            .try_for_each(|tensor| write_numbers(file, &(tensor.fetch)()))
+            .values()
+            .try_for_each(|tensor| write_numbers(file, tensor, PIECE))
     })
 }
 
@@ -66,19 +69,22 @@ struct Collect(BTreeMap<String, Pending>);
 struct Pending {
     /// The shape in the file.
     shape: Vec<usize>,
-    /// Its numbers in f32, in the layout of the file.
-    fetch: Box<dyn FnOnce() -> TensorData>,
+    /// Some of its rows in f32, in the layout of the file.
+    rows: Box<dyn Fn(Range<usize>) -> TensorData>,
 }
 
 impl NamedVisitor for Collect {
     fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
-        let mut tensor = param.val();
+        let mut tensor = param.val().inner();
         if is_transposed(name, D) {
             tensor = tensor.swap_dims(0, 1);
         }
         let pending = Pending {
             shape: tensor.dims().to_vec(),
-            fetch: Box::new(move || tensor.into_data().convert::<f32>()),
+            rows: Box::new(move |rows| {
+                let some = tensor.clone().narrow(0, rows.start, rows.len());
+                some.into_data().convert::<f32>()
+            }),
         };
         self.0.insert(name.to_owned(), pending);
     }
@@ -109,12 +115,19 @@ fn header(tensors: &BTreeMap<String, Pending>) -> Result<Vec<u8>, String> {
     Ok(header)
 }
 
-fn write_numbers(file: &mut impl Write, data: &TensorData) -> io::Result<()> {
-    let (words, _) = data.as_bytes().as_chunks::<4>();
-    words.iter().try_for_each(|word| {
-        let value = f32::from_ne_bytes(*word);
-        file.write_all(&value.to_le_bytes())
-    })
+/// Writes a tensor, `piece` numbers or one row at a time.
+fn write_numbers(file: &mut impl Write, tensor: &Pending, piece: usize) -> io::Result<()> {
+    // No parameter is a scalar: there is no tensor without a dimension.
+    let (rows, width) = (tensor.shape[0], tensor.shape[1..].iter().product::<usize>());
+    let step = (piece / width.max(1)).max(1);
+    for start in (0..rows).step_by(step) {
+        let data = (tensor.rows)(start..rows.min(start + step));
+        let (words, _) = data.as_bytes().as_chunks::<4>();
+        for word in words {
+            file.write_all(&f32::from_ne_bytes(*word).to_le_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file through a temporary one beside it, so that it is there whole or not at all.
@@ -139,4 +152,30 @@ fn write_file(
         .persist(path)
         .map_err(|error| failed()(error.error))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn pieces_of_any_size_make_the_same_file() {
+        let (rows, width) = (7_usize, 3_usize);
+        // As a linear layer keeps it, [in, out]; the file has [out, in].
+        let kept: Vec<f32> = (0..width * rows).map(|i| i as f32).collect();
+        let kept = Tensor::<2>::from_data(TensorData::new(kept, [width, rows]), &Device::flex());
+        let mut collect = Collect::default();
+        collect.visit("dense.weight", &Param::from_tensor(kept));
+        let tensor = &collect.0["dense.weight"];
+        assert_eq!(tensor.shape, [rows, width]);
+        let numbers = (0..rows).flat_map(|row| (0..width).map(move |i| (i * rows + row) as f32));
+        let expected: Vec<u8> = numbers.flat_map(f32::to_le_bytes).collect();
+        for piece in [0, 1, 3, 5, 6, 20, 21, 1000] {
+            let mut file = Vec::new();
+            write_numbers(&mut file, tensor, piece).unwrap();
+            assert_eq!(file, expected, "{piece}");
+        }
+    }
 }

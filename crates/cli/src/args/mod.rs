@@ -37,8 +37,8 @@ const EXAMPLES: &str = "\
   lowburn merge --model mini --adapter runs/first/adapter --output merged
 
 Words
-  A checkpoint is a folder with config.json, model.safetensors and tokenizer.json, as on the Hugging
-  Face Hub. An adapter is what LoRA trains: a few small matrices beside the checkpoint, which itself
+  A checkpoint is a folder with config.json, model.safetensors (or pytorch_model.bin) and
+  tokenizer.json, as on the Hugging Face Hub. An adapter is what LoRA trains: a few small matrices beside the checkpoint, which itself
   stays as it is. The head is the classifier on top; it is trained with every method.
 
 `lowburn COMMAND --help` tells more.";

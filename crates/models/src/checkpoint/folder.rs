@@ -94,7 +94,8 @@ impl Index {
         struct File {
             weight_map: BTreeMap<String, String>,
         }
-        let text = std::fs::read(&path).map_err(ModelError::io(&path, "reading the shard index"))?;
+        let text =
+            std::fs::read(&path).map_err(ModelError::io(&path, "reading the shard index"))?;
         match serde_json::from_slice(&text) {
             Ok(File { weight_map }) if !weight_map.is_empty() => Ok(Self { path, weight_map }),
             Ok(_) => Err(wrong(

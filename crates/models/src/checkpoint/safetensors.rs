@@ -54,11 +54,14 @@ impl SafetensorsFile {
                 "its tensors are {claimed} bytes and the file holds {held} for them"
             )));
         }
-        let described = metadata.tensors().into_iter().map(|(name, info)| Described {
-            name,
-            numbers: numbers(info.dtype),
-            shape: info.shape.clone(),
-        });
+        let described = metadata
+            .tensors()
+            .into_iter()
+            .map(|(name, info)| Described {
+                name,
+                numbers: numbers(info.dtype),
+                shape: info.shape.clone(),
+            });
         let described = described.collect();
         let data = 8 + header;
         Ok((
