@@ -30,6 +30,7 @@ OTHER = [
     "Zoë and José met in a café near the façade of the old theatre, naïve and curious, à la carte.",
     "Größe, Straße, Übung, über, für, schön: words with umlauts and a sharp s.",
     "日本語 の 文章 です 。 東京 と 大阪",
+    "ο σοφός και η σοφία , της σοφίας",
     "мы читаем книгу , они читают письмо",
     "قرأت الكتاب في المساء",
     "10 € or 12 £ or 14 $ — that is the question … “quoted” and ‘quoted’ – done",

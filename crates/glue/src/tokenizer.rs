@@ -37,7 +37,16 @@ impl Tokenizer {
     /// When the folder has none of these, or a file cannot be read or understood, or asks for something else
     /// than these recipes.
     pub fn from_dir(dir: &Path) -> Result<Self, GlueError> {
-        let folder = Folder::read(dir)?;
+        Self::of(Folder::read(dir)?)
+    }
+
+    /// The tokenizer of a folder that holds nothing but an `spm.model` with this content; for fuzzing.
+    #[doc(hidden)]
+    pub fn from_spm(bytes: &[u8]) -> Result<Self, GlueError> {
+        Self::of(Folder::with("spm.model", bytes))
+    }
+
+    fn of(folder: Folder) -> Result<Self, GlueError> {
         let config = folder.json("tokenizer_config.json")?;
         let names = folder.json("special_tokens_map.json")?;
         let (source, inner) = folder.build(&config, &names)?;

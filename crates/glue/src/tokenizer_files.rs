@@ -46,6 +46,14 @@ impl Folder {
         Ok(Self { dir, files })
     }
 
+    /// A folder of one file that is nowhere on disk.
+    pub(crate) fn with(name: &'static str, bytes: &[u8]) -> Self {
+        Self {
+            dir: PathBuf::new(),
+            files: vec![(name, bytes.to_owned())],
+        }
+    }
+
     fn file(&self, name: &str) -> Option<&[u8]> {
         let found = self.files.iter().find(|(n, _)| *n == name);
         found.map(|(_, bytes)| bytes.as_slice())

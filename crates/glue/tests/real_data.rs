@@ -1,8 +1,10 @@
 //! The real GLUE files, where there are some: set LOWBURN_SHARED to a folder with `glue/` (and `models/`).
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use lowburn_glue::{Dataset, GlueError, Label, Order, Task, Tokenizer, padding_fraction};
+use sha2::{Digest, Sha256};
 
 fn shared() -> Option<PathBuf> {
     let folder = std::env::var_os("LOWBURN_SHARED").map(PathBuf::from);
@@ -167,4 +169,57 @@ fn an_uncased_tokenizer_of_a_roberta_model_works() {
 
 fn tokenizer(folder: &Path) -> Tokenizer {
     Tokenizer::from_dir(&folder.join("models/minilm-l6-roberta")).unwrap()
+}
+
+/// Set LOWBURN_SPM to what `scripts/reference/make_spm_fixtures.py --glue FOLDER/glue --output DIR` wrote.
+#[test]
+fn ids_equal_sentencepiece_on_every_row() {
+    let (Some(folder), Some(spm)) = (shared(), std::env::var_os("LOWBURN_SPM")) else {
+        println!("skipped: LOWBURN_SPM is not set");
+        return;
+    };
+    let spm = PathBuf::from(spm);
+    let tokenizer = Tokenizer::from_dir(&spm).unwrap();
+    let (mut rows, mut differing) = (0, Vec::new());
+    let (mut lines, start) = (0, Instant::now());
+    for line in std::fs::read_to_string(spm.join("ids.tsv"))
+        .unwrap()
+        .lines()
+    {
+        let [file, column, count, digest] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("{line}");
+        };
+        let (task, file_name) = file.split_once('/').unwrap();
+        let split = file_name.split_once("-00000").unwrap().0;
+        let task: Task = task.parse().unwrap();
+        let dataset = Dataset::load(&folder.join("glue"), task, split).unwrap();
+        assert_eq!(dataset.len().to_string(), count, "{file}");
+        let mut ids = Sha256::new();
+        for row in &dataset.examples {
+            let first = task.columns().0 == column;
+            let text = if first {
+                Some(&row.text)
+            } else {
+                row.text_pair.as_ref()
+            };
+            let encoding = tokenizer.encode(text.unwrap(), None, 1 << 20).unwrap();
+            for id in &encoding.ids[1..encoding.len() - 1] {
+                ids.update(id.to_le_bytes());
+            }
+            ids.update([0xff; 4]);
+        }
+        rows += dataset.len();
+        lines += 1;
+        if format!("{:x}", ids.finalize()) != digest {
+            differing.push(format!("{file} {column}"));
+        }
+    }
+    println!(
+        "{rows} texts in {lines} columns, {:.1} s",
+        start.elapsed().as_secs_f64()
+    );
+    assert!(
+        differing.is_empty(),
+        "ids differ from SentencePiece's in {differing:?}"
+    );
 }

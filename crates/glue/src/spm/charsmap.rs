@@ -44,8 +44,8 @@ pub(super) fn check(map: &[u8]) -> Result<(), String> {
     if length == 0 || !length.is_multiple_of(4) {
         return Err(format!("a trie of {length} bytes is none"));
     }
-    let replacements =
-        std::str::from_utf8(replacements).map_err(|e| format!("a replacement is not UTF-8: {e}"))?;
+    let replacements = std::str::from_utf8(replacements)
+        .map_err(|e| format!("a replacement is not UTF-8: {e}"))?;
     let units: Vec<Unit> = array
         .chunks_exact(4)
         .map(|unit| Unit(u32::from_le_bytes([unit[0], unit[1], unit[2], unit[3]])))
@@ -97,5 +97,76 @@ fn check_replacement(replacements: &str, at: usize) -> Result<(), String> {
         Err(format!(
             "the replacement at byte {at} has no end within {LONGEST_REPLACEMENT} bytes"
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokenizers::normalizers::Precompiled;
+
+    use super::*;
+
+    const LEAF: u32 = 1 << 8;
+
+    /// A map of 512 units with the one key "a": the root at 256, its child at 256 ^ 97 = 353, the end at 300.
+    fn map(changes: &[(usize, u32)], replacements: &str) -> Vec<u8> {
+        let mut units = vec![0u32; 512];
+        units[0] = 256 << 10;
+        units[353] = 97 | LEAF | (353 ^ 300) << 10;
+        units[300] = 1 << 31;
+        for &(at, unit) in changes {
+            units[at] = unit;
+        }
+        let mut bytes = 2048u32.to_le_bytes().to_vec();
+        bytes.extend(units.iter().flat_map(|unit| unit.to_le_bytes()));
+        bytes.extend(replacements.as_bytes());
+        bytes
+    }
+
+    #[test]
+    fn units_are_read_as_the_library_reads_them() {
+        let good = map(&[], "b\0");
+        assert_eq!(check(&good), Ok(()));
+        let library = Precompiled::from(&good).unwrap();
+        assert_eq!(
+            (library.transform("a"), library.transform("b")),
+            (Some("b"), None)
+        );
+        assert_eq!(check(&[]), Ok(()));
+        // A way back to the root ends, since no place is visited twice.
+        assert_eq!(check(&map(&[(353, 97 | (353 ^ 256) << 10)], "")), Ok(()));
+    }
+
+    #[test]
+    fn lies_are_errors() {
+        let whole = map(&[], "b\0");
+        let long = "b".repeat(LONGEST_REPLACEMENT + 1) + "\0";
+        let mut latin1 = map(&[], "");
+        latin1.push(0xe9);
+        for (bytes, message) in [
+            (whole[..3].to_vec(), "cut off"),
+            (
+                whole[..2000].to_vec(),
+                "a trie of 2048 bytes, where 1996 are left",
+            ),
+            (vec![0; 4], "a trie of 0 bytes is none"),
+            (vec![3, 0, 0, 0, 1, 2, 3], "a trie of 3 bytes is none"),
+            (latin1, "not UTF-8"),
+            (map(&[(0, 512 << 10)], "b\0"), "points to unit 513 of 512"),
+            (
+                map(&[(353, 97 | 1 << 9 | 4 << 10)], "b\0"),
+                "points to unit 1377 of 512",
+            ),
+            (map(&[(300, 1 << 31 | 5)], "b\0"), "starts at byte 5 of 2"),
+            (
+                map(&[(300, 1 << 31 | 1)], "é\0"),
+                "not the start of a character",
+            ),
+            (map(&[], "b"), "has no end"),
+            (map(&[], &long), "has no end"),
+        ] {
+            let problem = check(&bytes).unwrap_err();
+            assert!(problem.contains(message), "{problem}");
+        }
     }
 }

@@ -37,7 +37,8 @@ pub(crate) struct Beside<'a> {
 }
 
 /// The way out for a file that asks for what the tokenizer of DeBERTa-v2 does not do.
-const OTHER: &str = "only the tokenizer of DeBERTa-v2 is built from spm.model; save another one as tokenizer.json";
+const OTHER: &str =
+    "only the tokenizer of DeBERTa-v2 is built from spm.model; save another one as tokenizer.json";
 
 /// Builds the tokenizer of a folder with `spm.model`, whose content is `bytes`.
 pub(crate) fn from_spm(

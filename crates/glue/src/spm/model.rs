@@ -151,10 +151,9 @@ impl Piece {
             length if length > LONGEST_PIECE => Err(format!(
                 "its text has {length} bytes, more than {LONGEST_PIECE}"
             )),
-            _ if !piece.score.is_finite() => Err(format!(
-                "{:?} has the score {}",
-                piece.text, piece.score
-            )),
+            _ if !piece.score.is_finite() => {
+                Err(format!("{:?} has the score {}", piece.text, piece.score))
+            }
             _ => Ok(piece),
         }
     }

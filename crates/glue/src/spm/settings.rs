@@ -84,7 +84,10 @@ fn refuse_other_tokenizers(config: &Map<String, Value>) -> Result<(), Problem> {
         Some(Value::String(value)) if allowed.contains(&value.as_str()) => Ok(()),
         Some(value) => Err((
             CONFIG,
-            format!("{key} is {value}, and only {} is known", allowed.join(" or ")),
+            format!(
+                "{key} is {value}, and only {} is known",
+                allowed.join(" or ")
+            ),
         )),
     };
     only("vocab_type", &["spm"])?;
@@ -117,7 +120,10 @@ fn special_tokens(
             continue;
         };
         if matches!(name, "cls_token" | "sep_token") && content(value) != Some(default) {
-            return Err((file, format!("{name} is {value}, and only {default} is known")));
+            return Err((
+                file,
+                format!("{name} is {value}, and only {default} is known"),
+            ));
         }
         if !value.is_null() {
             let token = token(file, name, value, true)?;
@@ -140,7 +146,9 @@ fn explicit<'a>(
     let named = SPECIAL
         .iter()
         .filter_map(|(name, _)| setting(config, names, name).map(|(_, value)| value));
-    let more = additional(config, names)?.into_iter().map(|(_, value)| value);
+    let more = additional(config, names)?
+        .into_iter()
+        .map(|(_, value)| value);
     Ok(named.chain(more).filter_map(content).collect())
 }
 
@@ -233,7 +241,9 @@ fn token(
     special: bool,
 ) -> Result<AddedToken, Problem> {
     let wrong = || (file, format!("{key}: {value} is no token"));
-    let text = content(value).filter(|text| !text.is_empty()).ok_or_else(wrong)?;
+    let text = content(value)
+        .filter(|text| !text.is_empty())
+        .ok_or_else(wrong)?;
     let Some(properties) = value.as_object() else {
         return Ok(AddedToken::from(text, special));
     };

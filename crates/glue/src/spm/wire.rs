@@ -113,10 +113,7 @@ mod tests {
 
     #[test]
     fn the_examples_of_the_specification() {
-        assert_eq!(
-            all(&[0x08, 0x96, 0x01]),
-            Ok(vec![(1, Value::Varint(150))])
-        );
+        assert_eq!(all(&[0x08, 0x96, 0x01]), Ok(vec![(1, Value::Varint(150))]));
         let text = [0x12, 0x07, b't', b'e', b's', b't', b'i', b'n', b'g'];
         assert_eq!(all(&text), Ok(vec![(2, Value::Bytes(b"testing"))]));
         assert_eq!(
@@ -141,9 +138,18 @@ mod tests {
             (&[0x11, 1], "a field of 8 bytes"),
             (&[0x0b], "wire type 3"),
             (&[0x00, 0x00], "field number 0"),
-            (&[0x08, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2], "64 bits"),
-            (&[0x08, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 1], "64 bits"),
-            (&[0x12, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1], "a field of"),
+            (
+                &[0x08, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2],
+                "64 bits",
+            ),
+            (
+                &[0x08, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 1],
+                "64 bits",
+            ),
+            (
+                &[0x12, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1],
+                "a field of",
+            ),
             (&[0x80, 0x80, 0x80, 0x80, 0x80, 0x01], "field number"),
         ] {
             let problem = all(bytes).unwrap_err();
