@@ -172,7 +172,7 @@ fn percent(part: usize, whole: usize) -> String {
 pub(super) const SHARED: &str = "shared machine";
 
 /// Mean time of a run; nothing where a time was taken on a busy machine.
-fn mean_time(runs: &[(u64, Record)]) -> String {
+pub(super) fn mean_time(runs: &[(u64, Record)]) -> String {
     if runs.iter().any(|(_, record)| !record.timing_valid) {
         return SHARED.to_owned();
     }
