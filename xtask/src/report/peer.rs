@@ -36,7 +36,7 @@ pub(super) fn section(results: &Results) -> String {
     }
     format!(
         "\n## Beside {}\n\nThe same recipes run by `scripts/peer/grid.py {}`, records in `peer/`: mean and standard \
-         deviation over seeds of each run's best evaluation, with the number of runs in parentheses. The two sides \
+         deviation over seeds of each run's best score, with the number of runs in parentheses. The two sides \
          draw their random numbers differently, so only the distributions can agree, not the runs; the last word on a \
          difference is whether the ranges of the seeds overlap. Methods that the peer did not run are left out.\n\n{}",
         words::PEER,
