@@ -138,6 +138,24 @@ mod tests {
     }
 
     #[test]
+    fn a_step_is_one_line() {
+        let report = StepReport {
+            step: 52,
+            total: 100,
+            epoch: 0.52,
+            loss: 0.432_11,
+            lr: 1e-3,
+            grad_norm: 2.0,
+            examples_per_second: 31.46,
+            eta_seconds: 185.0,
+        };
+        assert_eq!(
+            pace(&report),
+            "epoch 0.52  loss 0.4321  lr 1.00e-3  31.5 rows/s  3 m 05 s to go"
+        );
+    }
+
+    #[test]
     fn columns_line_up() {
         let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
         let text = columns(&[row(["name", "n"]), row(["a", "1000"])], 1);

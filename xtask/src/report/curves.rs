@@ -35,7 +35,7 @@ pub(super) fn beside_peer(results: &Results) -> Result<Option<String>> {
     let compared = |approach: &Approach| methods.contains(&approach.slug());
     let mut legend = methods_legend(results, Mark::Line, compared);
     legend.push(Entry {
-        label: words::PEER.to_owned(),
+        label: format!("dashed: {}", words::PEER),
         color: INK,
         mark: Mark::Dashed,
     });

@@ -134,11 +134,11 @@ pub(super) fn stroke(
         .map_err(drawing)
 }
 
-/// The best epoch of every seed as a point, the mean as a bar with its value.
+/// The best score of every seed as a point, the mean as a bar with its value.
 fn by_method(results: &Results) -> Result<String> {
     let (tasks, approaches, ranks) = (results.grid.tasks(), approaches(results), ranks(results));
     figure(
-        "Best epoch by method",
+        "Best score by method",
         &note(results),
         &legend(results),
         tasks.len(),
@@ -238,7 +238,7 @@ fn by_parameters(results: &Results) -> Result<String> {
         .map(|power| (f64::from(power), words::power(power)))
         .collect();
     figure(
-        "Best epoch by trained parameters",
+        "Best score by trained parameters",
         &note(results),
         &methods_legend(results, Mark::Dot, |_| true),
         tasks.len(),
@@ -292,7 +292,7 @@ fn range_and_mean(
     dot(area, axes.at(x, summary.mean), 6, shade.to_rgba())
 }
 
-/// LoRA's best epoch by rank; full and head as level lines.
+/// LoRA's best score by rank; full and head as level lines.
 fn by_rank(results: &Results) -> Result<String> {
     let (tasks, ranks) = (results.grid.tasks(), ranks(results));
     let ticks: Vec<(f64, String)> = ranks
@@ -301,7 +301,7 @@ fn by_rank(results: &Results) -> Result<String> {
         .map(|(place, rank)| (place as f64, rank.to_string()))
         .collect();
     figure(
-        "Best epoch by rank",
+        "Best score by rank",
         &note(results),
         &legend(results),
         tasks.len(),

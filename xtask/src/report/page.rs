@@ -26,8 +26,8 @@ pub(crate) fn page(results: &Results, figures: &[&str]) -> String {
         command(results),
         provenance(results)
     );
-    text += "\n## Best epoch by task and method\n\n";
-    text += "Mean and standard deviation over seeds of each run's best epoch on the dev set, in points; \
+    text += "\n## Best score by task and method\n\n";
+    text += "Mean and standard deviation over seeds of each run's best score on the dev set, in points; \
              `vs full` is the difference of the means.\n\n";
     text += &main_table(results).markdown();
     text += &peer::section(results);
@@ -56,13 +56,13 @@ fn command(results: &Results) -> String {
 
 fn caption(name: &str) -> &'static str {
     match name {
-        "methods.svg" => "Best epoch of every seed by method, one panel a task",
+        "methods.svg" => "Best score of every seed by method, one panel a task",
         "curves.svg" => "Score at every evaluation by method, one panel a task",
         "peer.svg" => {
             "Score at every evaluation of lowburn and of PyTorch + PEFT, one panel a task"
         }
-        "parameters.svg" => "Best epoch by number of trained parameters, one panel a task",
-        "ranks.svg" => "Best epoch by rank of the adapters, one panel a task",
+        "parameters.svg" => "Best score by number of trained parameters, one panel a task",
+        "ranks.svg" => "Best score by rank of the adapters, one panel a task",
         _ => "Figure",
     }
 }
@@ -96,7 +96,7 @@ fn provenance(results: &Results) -> String {
     )
 }
 
-/// Best epoch over seeds, one row a cell.
+/// Best score over seeds, one row a cell.
 pub(crate) fn main_table(results: &Results) -> Table {
     let mut table = Table::new([
         ("Task", Align::Left),
@@ -172,7 +172,7 @@ fn percent(part: usize, whole: usize) -> String {
 pub(super) const SHARED: &str = "shared machine";
 
 /// Mean time of a run; nothing where a time was taken on a busy machine.
-fn mean_time(runs: &[(u64, Record)]) -> String {
+pub(super) fn mean_time(runs: &[(u64, Record)]) -> String {
     if runs.iter().any(|(_, record)| !record.timing_valid) {
         return SHARED.to_owned();
     }

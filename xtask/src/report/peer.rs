@@ -1,8 +1,8 @@
 //! Our runs beside the same runs by PyTorch + PEFT, as a section of a grid's page.
 
-use super::page::{MISSING, SHARED};
+use super::page::{MISSING, SHARED, mean_time};
 use super::stats::Summary;
-use super::table::{Align, Table, duration};
+use super::table::{Align, Table};
 use super::words;
 use crate::record::Record;
 use crate::results::{CellResults, Results};
@@ -36,7 +36,7 @@ pub(super) fn section(results: &Results) -> String {
     }
     format!(
         "\n## Beside {}\n\nThe same recipes run by `scripts/peer/grid.py {}`, records in `peer/`: mean and standard \
-         deviation over seeds of each run's best evaluation, with the number of runs in parentheses. The two sides \
+         deviation over seeds of each run's best score, with the number of runs in parentheses. The two sides \
          draw their random numbers differently, so only the distributions can agree, not the runs; the last word on a \
          difference is whether the ranges of the seeds overlap. Methods that the peer did not run are left out.\n\n{}",
         words::PEER,
@@ -92,15 +92,7 @@ fn times(ours: &[(u64, Record)], peer: &[(u64, Record)]) -> [String; 2] {
     if all().any(|record| Some(place(record)) != first) {
         return [ELSEWHERE, ELSEWHERE].map(str::to_owned);
     }
-    [ours, peer].map(|side| {
-        let seconds: Vec<f64> = side
-            .iter()
-            .map(|(_, record)| record.timing.total_seconds)
-            .collect();
-        Summary::of(&seconds)
-            .map(|summary| duration(summary.mean))
-            .unwrap_or_default()
-    })
+    [ours, peer].map(mean_time)
 }
 
 #[cfg(test)]
