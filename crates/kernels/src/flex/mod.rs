@@ -2,7 +2,6 @@
 
 mod activation;
 mod attention;
-mod band;
 mod buffer;
 mod disentangled;
 mod heads;

@@ -1,145 +1,24 @@
-//! Disentangled attention per head: plain attention whose scores also hold the products of queries
-//! and keys with tables of positions.
+//! The gradients of a disentangled attention.
 //!
-//! Those products are made in blocks ([`super::band`]) and gathered into the scores; the backward
-//! pass scatters the gradient of the scores into the same small matrices. A table's gradient sums
-//! over all rows of the batch: over the rows of each of a few groups, then over the groups. Both
-//! orders are fixed, so the bits do not depend on the number of threads.
+//! The gradient of the scores is scattered into the same small matrices that they were gathered
+//! from. A table's gradient sums over all rows of the batch: over the rows of each of a few groups,
+//! then over the groups. Both orders are fixed, so the bits do not depend on the number of threads.
 
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::band::{BLOCK, Band, Meets};
-use super::buffer::{Out, for_row_blocks, tensor, values, written};
-use super::heads::{
-    Head, checked_width, content_scores, heads, small_product, softmax_gradient_rows, softmax_rows,
-    with_scratch,
-};
-use super::linear::scale_by_mask as drop_in_stream;
+use super::band::{Band, Meets};
+use super::{Inputs, probabilities};
+use crate::flex::buffer::{Out, for_row_blocks, tensor, values, written};
+use crate::flex::heads::{Head, heads, small_product, softmax_gradient_rows, with_scratch};
+use crate::flex::linear::scale_by_mask as drop_in_stream;
 use crate::relative::{ContentAndPosition, PositionGradients, RelativeShape};
 
 /// Groups of a batch's rows whose contributions to a table's gradient are summed apart.
 const GROUPS: usize = 4;
 
-/// The inputs as slices.
-struct Inputs<'a> {
-    q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
-    tables: [Option<&'a [f32]>; 2],
-    shape: &'a RelativeShape,
-    width: usize,
-}
-
-impl<'a> Inputs<'a> {
-    fn new(input: &'a ContentAndPosition<Flex>, shape: &'a RelativeShape) -> Self {
-        let width = checked_width(&input.q, &input.k, &input.v, &shape.attention);
-        let tables = [&input.key, &input.query].map(|table| table.as_ref().map(values));
-        for table in tables.into_iter().flatten() {
-            assert_eq!(table.len(), shape.index.rows() * width, "a position table");
-        }
-        Self {
-            q: values(&input.q),
-            k: values(&input.k),
-            v: values(&input.v),
-            tables,
-            shape,
-            width,
-        }
-    }
-
-    fn scale(&self) -> f32 {
-        self.shape.attention.scale as f32
-    }
-
-    /// The tables there are, and who meets them.
-    fn tables(&self) -> impl Iterator<Item = (usize, Meets, &'a [f32])> {
-        let sides = [Meets::Queries, Meets::Keys];
-        let tables = self.tables.into_iter().zip(sides).enumerate();
-        tables.filter_map(|(place, (table, meets))| Some((place, meets, table?)))
-    }
-
-    /// The tokens that meet a table.
-    fn tokens(&self, meets: Meets) -> &'a [f32] {
-        match meets {
-            Meets::Queries => self.q,
-            Meets::Keys => self.k,
-        }
-    }
-
-    /// Elements of a block's product with a table, at most.
-    fn band_len(&self) -> usize {
-        BLOCK * self.shape.index.rows()
-    }
-}
-
-/// The probabilities of one head before dropout, dense [queries, keys]. `band` is scratch.
-fn probabilities(out: &mut [f32], band: &mut [f32], head: &Head, input: &Inputs<'_>) {
-    let (stride, index) = (head.stride as isize, &input.shape.index);
-    content_scores(out, head, input.q, input.k, input.scale());
-    for (_, meets, table) in input.tables() {
-        for block in Band::all(meets, head, index) {
-            let band = &mut band[..block.tokens * block.rows];
-            let tokens = input.tokens(meets)[block.offset(head)..].as_ptr();
-            let rows = table[block.table_offset(head)..].as_ptr();
-            // SAFETY: the block's tokens and the range's rows lie inside their tensors.
-            unsafe {
-                small_product(
-                    [block.tokens, block.rows, head.size],
-                    (band.as_mut_ptr(), block.rows as isize),
-                    (tokens, stride, 1),
-                    (rows, 1, stride),
-                    input.scale(),
-                    false,
-                );
-            }
-            block.gather(out, band, head, index);
-        }
-    }
-    softmax_rows(out, head.keys);
-}
-
-pub(crate) fn forward(input: &ContentAndPosition<Flex>, shape: &RelativeShape) -> FlexTensor {
-    let input = Inputs::new(input, shape);
-    let width = input.width;
-    // SAFETY: every head writes its own columns of its own rows, and together they cover all.
-    let out = unsafe {
-        written(input.q.len(), |out| {
-            heads(&shape.attention, width)
-                .into_par_iter()
-                .for_each(|head| forward_head(out, &head, &input));
-        })
-    };
-    tensor(out, [input.q.len() / width, width])
-}
-
-/// # Safety
-/// `out` is an allocation like q, and nobody else writes this head's columns.
-unsafe fn forward_head(out: Out, head: &Head, input: &Inputs<'_>) {
-    let stride = head.stride as isize;
-    let scores = head.queries * head.keys;
-    with_scratch(scores + input.band_len(), |scratch| {
-        let (p, band) = scratch.split_at_mut(scores);
-        probabilities(p, band, head, input);
-        if !input.shape.dropout.is_none() {
-            drop_in_stream(p, head.stream, input.shape.dropout);
-        }
-        // SAFETY: the head's rows lie inside v and out.
-        unsafe {
-            small_product(
-                [head.queries, head.size, head.keys],
-                (out.at(head.q), stride),
-                (p.as_ptr(), head.keys as isize, 1),
-                (input.v.as_ptr().add(head.k), stride, 1),
-                1.0,
-                false,
-            );
-        }
-    });
-}
-
-/// The gradients that a head writes: its columns of its rows in dq, dk and dv, and its columns of
-/// the tables that need one.
+/// Where a head's gradients go: its columns of its rows in dq, dk and dv, and its columns of its
+/// group's tables where they are asked for.
 struct Outputs {
     content: [Out; 3],
     tables: [Option<Out>; 2],
@@ -162,13 +41,13 @@ pub(crate) fn backward(
     };
     let groups = batch.div_ceil(step);
     let table = shape.index.rows() * width;
+    let tasks = groups * shape.attention.heads;
     let mut partial = needs.map(|needed| needed.then(|| vec![0.0f32; groups * table]));
     let partial_out = partial
         .each_mut()
         .map(|p| p.as_mut().map(|p| Out(p.as_mut_ptr())));
     let all = heads(&shape.attention, width);
     let run = |content: [Out; 3]| {
-        let tasks = groups * shape.attention.heads;
         (0..tasks).into_par_iter().for_each(|task| {
             let (group, column) = (task / shape.attention.heads, task % shape.attention.heads);
             // SAFETY: every group has a table of its own, and every head its columns of it.

@@ -3,7 +3,7 @@
 //! A block of tokens meets only a band of distances, hence a range of the table's rows. Its products
 //! with that range are a small matrix; the score of a pair takes its element by the pair's index.
 
-use super::heads::Head;
+use crate::flex::heads::Head;
 use crate::relative::RelativeIndex;
 
 /// Tokens that share one product with a range of a table. Fewer make the range narrower, more make
