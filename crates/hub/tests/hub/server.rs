@@ -17,11 +17,11 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 /// The commit of every fake repository.
-pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// What goes wrong with one answer.
 #[derive(Debug, Clone)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     /// That status, with these headers and no content.
     Status(u16, Vec<(&'static str, String)>),
     /// The connection ends after so many bytes of the content.
@@ -42,17 +42,17 @@ pub enum Trouble {
 
 /// A request as it came.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Whether it came to the other host.
-    pub cdn: bool,
+    pub(crate) cdn: bool,
     /// HEAD or GET.
-    pub method: String,
+    pub(crate) method: String,
     /// The path.
-    pub path: String,
+    pub(crate) path: String,
     /// First byte asked for, or 0.
-    pub from: usize,
+    pub(crate) from: usize,
     /// The header Authorization.
-    pub authorization: Option<String>,
+    pub(crate) authorization: Option<String>,
 }
 
 #[derive(Default)]
@@ -71,20 +71,20 @@ struct State {
 }
 
 /// The server; its threads end with the process.
-pub struct FakeHub {
+pub(crate) struct FakeHub {
     /// Its address, for `HF_ENDPOINT`.
-    pub endpoint: String,
+    pub(crate) endpoint: String,
     state: Arc<Mutex<State>>,
 }
 
 impl FakeHub {
     /// A hub with one model.
-    pub fn model(repo: &str) -> Self {
+    pub(crate) fn model(repo: &str) -> Self {
         Self::start(repo, false)
     }
 
     /// A hub with one data set.
-    pub fn data(repo: &str) -> Self {
+    pub(crate) fn data(repo: &str) -> Self {
         Self::start(repo, true)
     }
 
@@ -113,55 +113,70 @@ impl FakeHub {
     }
 
     /// Adds a small file, which git keeps itself.
-    pub fn small(self, path: &str, content: &[u8]) -> Self {
+    pub(crate) fn small(self, path: &str, content: &[u8]) -> Self {
         self.put(path, content, false)
     }
 
     /// Adds a large file, which another host gives out.
-    pub fn large(self, path: &str, content: &[u8]) -> Self {
+    pub(crate) fn large(self, path: &str, content: &[u8]) -> Self {
         self.put(path, content, true)
     }
 
     fn put(self, path: &str, content: &[u8], large: bool) -> Self {
         let mut state = self.state.lock().unwrap();
-        state.files.insert(path.to_owned(), (content.to_vec(), large));
+        state
+            .files
+            .insert(path.to_owned(), (content.to_vec(), large));
         drop(state);
         self
     }
 
     /// The repository was renamed from that.
-    pub fn renamed_from(self, old: &str) -> Self {
+    pub(crate) fn renamed_from(self, old: &str) -> Self {
         self.state.lock().unwrap().old = Some(old.to_owned());
         self
     }
 
     /// Answers the question for files with that text.
-    pub fn listing(self, text: &str) -> Self {
+    pub(crate) fn listing(self, text: &str) -> Self {
         self.state.lock().unwrap().listing = Some(text.to_owned());
         self
     }
 
     /// What goes wrong with the next requests of that kind: `list`, `HEAD file` or `GET file`.
-    pub fn trouble(&self, request: &str, troubles: &[Trouble]) {
+    pub(crate) fn trouble(&self, request: &str, troubles: &[Trouble]) {
         let mut state = self.state.lock().unwrap();
-        state.troubles.insert(request.to_owned(), troubles.to_vec().into());
+        state
+            .troubles
+            .insert(request.to_owned(), troubles.to_vec().into());
     }
 
     /// All requests so far.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.lock().unwrap().seen.clone()
     }
 
     /// First bytes asked for by the requests for a file's content, in order; those to the hub that were redirected do
     /// not count.
-    pub fn fetched(&self, file: &str) -> Vec<usize> {
-        let large = self.state.lock().unwrap().files.get(file).is_some_and(|(_, large)| *large);
-        let ours = |seen: &Seen| seen.method == "GET" && seen.path.ends_with(file) && seen.cdn == large;
-        self.seen().iter().filter(|seen| ours(seen)).map(|seen| seen.from).collect()
+    pub(crate) fn fetched(&self, file: &str) -> Vec<usize> {
+        let large = self
+            .state
+            .lock()
+            .unwrap()
+            .files
+            .get(file)
+            .is_some_and(|(_, large)| *large);
+        let ours =
+            |seen: &Seen| seen.method == "GET" && seen.path.ends_with(file) && seen.cdn == large;
+        self.seen()
+            .iter()
+            .filter(|seen| ours(seen))
+            .map(|seen| seen.from)
+            .collect()
     }
 
     /// Settings for it that do not wait long.
-    pub fn settings(&self, cache: &Path) -> Settings {
+    pub(crate) fn settings(&self, cache: &Path) -> Settings {
         let mut settings = Settings::new(cache.to_owned());
         settings.endpoint.clone_from(&self.endpoint);
         settings.silence = Duration::from_secs(5);
@@ -171,13 +186,13 @@ impl FakeHub {
     }
 
     /// A client for it.
-    pub fn client(&self, cache: &Path) -> Hub {
+    pub(crate) fn client(&self, cache: &Path) -> Hub {
         Hub::new(self.settings(cache)).unwrap()
     }
 }
 
 /// A model by name, with the lines that a user would see.
-pub fn fetch(hub: &Hub, name: &str) -> (Result<Snapshot, HubError>, Vec<String>) {
+pub(crate) fn fetch(hub: &Hub, name: &str) -> (Result<Snapshot, HubError>, Vec<String>) {
     let name = RepoName::parse(name, Kind::Model).unwrap();
     let mut lines = Vec::new();
     let outcome = hub.model(&name, &mut |event| lines.extend(line(event)));
@@ -185,9 +200,16 @@ pub fn fetch(hub: &Hub, name: &str) -> (Result<Snapshot, HubError>, Vec<String>)
 }
 
 /// A data set by name.
-pub fn fetch_data(hub: &Hub, name: &str, splits: &[(&str, &str)]) -> Result<Snapshot, HubError> {
+pub(crate) fn fetch_data(
+    hub: &Hub,
+    name: &str,
+    splits: &[(&str, &str)],
+) -> Result<Snapshot, HubError> {
     let name = RepoName::parse(name, Kind::Data).unwrap();
-    let splits: Vec<Split<'_>> = splits.iter().map(|(task, name)| Split { task, name }).collect();
+    let splits: Vec<Split<'_>> = splits
+        .iter()
+        .map(|(task, name)| Split { task, name })
+        .collect();
     hub.data(&name, &splits, &mut |_| {})
 }
 
@@ -203,22 +225,24 @@ fn line(event: &Event<'_>) -> Option<String> {
 }
 
 /// A token.
-pub fn token(text: &str) -> Option<Token> {
+pub(crate) fn token(text: &str) -> Option<Token> {
     Token::new(text).unwrap()
 }
 
 /// Bytes without a pattern that a shift could hide.
-pub fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let next = |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as u8
     };
     (0..length).map(next).collect()
 }
 
 /// The file's digest as the hub would say it.
-pub fn digest(content: &[u8], large: bool) -> String {
+pub(crate) fn digest(content: &[u8], large: bool) -> String {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     if large {
         return hex(&Sha256::digest(content));
@@ -263,11 +287,18 @@ fn serve(stream: TcpStream, state: &Mutex<State>, cdn: bool) -> std::io::Result<
 
 fn answer(mut out: TcpStream, state: &Mutex<State>, seen: &Seen) -> std::io::Result<()> {
     let mut state = state.lock().unwrap();
-    if let Some(old) = &state.old
-        && seen.path.contains(&format!("/{old}/"))
-    {
-        let place = seen.path.replace(&format!("/{old}/"), &format!("/{}/", state.repo));
-        return head(&mut out, 307, &[("Location", place), ("Content-Length", "0".to_owned())]);
+    let old = state.old.as_ref().and_then(|old| {
+        let rest = seen.path.strip_prefix("/api/models").unwrap_or(&seen.path);
+        Some((old, rest.strip_prefix('/')?.strip_prefix(old.as_str())?))
+    });
+    if let Some((old, rest)) = old.filter(|(_, rest)| rest.starts_with('/')) {
+        let before = &seen.path[..seen.path.len() - rest.len() - old.len()];
+        let place = format!("{before}{}{rest}", state.repo);
+        return head(
+            &mut out,
+            307,
+            &[("Location", place), ("Content-Length", "0".to_owned())],
+        );
     }
     let plural = if state.data { "datasets" } else { "models" };
     let prefix = if state.data { "/datasets" } else { "" };
@@ -275,25 +306,42 @@ fn answer(mut out: TcpStream, state: &Mutex<State>, seen: &Seen) -> std::io::Res
     let files = format!("{prefix}/{}/resolve/{COMMIT}/", state.repo);
     let (kind, file) = if seen.path.starts_with(&listing) {
         ("list".to_owned(), None)
-    } else if let Some(file) = seen.path.strip_prefix(&files).or(seen.path.strip_prefix("/cdn/")) {
+    } else if let Some(file) = seen
+        .path
+        .strip_prefix(&files)
+        .or(seen.path.strip_prefix("/cdn/"))
+    {
         (format!("{} {file}", seen.method), Some(file.to_owned()))
     } else {
         let code = ("X-Error-Code", "RepoNotFound".to_owned());
         return head(&mut out, 401, &[code, ("Content-Length", "0".to_owned())]);
     };
-    let large = file.as_ref().and_then(|file| state.files.get(file)).is_some_and(|(_, large)| *large);
+    let large = file
+        .as_ref()
+        .and_then(|file| state.files.get(file))
+        .is_some_and(|(_, large)| *large);
     // What goes wrong with a large file's content goes wrong where the content is.
     let here = kind.starts_with("GET ") && large != seen.cdn;
-    let trouble = state.troubles.get_mut(&kind).filter(|_| !here).and_then(VecDeque::pop_front);
+    let trouble = state
+        .troubles
+        .get_mut(&kind)
+        .filter(|_| !here)
+        .and_then(VecDeque::pop_front);
     if let Some(Trouble::Status(status, headers)) = &trouble {
         let mut headers = headers.clone();
         headers.push(("Content-Length", "0".to_owned()));
         return head(&mut out, *status, &headers);
     }
     let Some(file) = file else {
-        let siblings: Vec<String> =
-            state.files.keys().map(|name| format!(r#"{{"rfilename": "{name}"}}"#)).collect();
-        let usual = format!(r#"{{"id": "x", "sha": "{COMMIT}", "siblings": [{}]}}"#, siblings.join(", "));
+        let siblings: Vec<String> = state
+            .files
+            .keys()
+            .map(|name| format!(r#"{{"rfilename": "{name}"}}"#))
+            .collect();
+        let usual = format!(
+            r#"{{"id": "x", "sha": "{COMMIT}", "siblings": [{}]}}"#,
+            siblings.join(", ")
+        );
         let text = state.listing.clone().unwrap_or(usual);
         head(&mut out, 200, &[("Content-Length", text.len().to_string())])?;
         return out.write_all(text.as_bytes());
@@ -301,7 +349,11 @@ fn answer(mut out: TcpStream, state: &Mutex<State>, seen: &Seen) -> std::io::Res
     let commit = ("X-Repo-Commit", COMMIT.to_owned());
     let Some((content, large)) = state.files.get(&file).cloned() else {
         let code = ("X-Error-Code", "EntryNotFound".to_owned());
-        return head(&mut out, 404, &[code, commit, ("Content-Length", "0".to_owned())]);
+        return head(
+            &mut out,
+            404,
+            &[code, commit, ("Content-Length", "0".to_owned())],
+        );
     };
     let cdn = state.cdn.clone();
     drop(state);
@@ -323,13 +375,22 @@ fn answer(mut out: TcpStream, state: &Mutex<State>, seen: &Seen) -> std::io::Res
     body(out, seen, &content, &tag, trouble)
 }
 
-fn body(mut out: TcpStream, seen: &Seen, content: &[u8], tag: &str, trouble: Option<Trouble>) -> std::io::Result<()> {
+fn body(
+    mut out: TcpStream,
+    seen: &Seen,
+    content: &[u8],
+    tag: &str,
+    trouble: Option<Trouble>,
+) -> std::io::Result<()> {
     let whole = content.len();
     let from = match trouble {
         Some(Trouble::NoRange(_) | Trouble::TooMuch) => 0,
         _ => seen.from,
     };
-    let mut headers = vec![("ETag", tag.to_owned()), ("X-Repo-Commit", COMMIT.to_owned())];
+    let mut headers = vec![
+        ("ETag", tag.to_owned()),
+        ("X-Repo-Commit", COMMIT.to_owned()),
+    ];
     if from > 0 && from >= whole || (whole == 0 && seen.from > 0) {
         headers.push(("Content-Range", format!("bytes */{whole}")));
         return head(&mut out, 416, &headers);
@@ -339,7 +400,10 @@ fn body(mut out: TcpStream, seen: &Seen, content: &[u8], tag: &str, trouble: Opt
         headers.push(("Content-Length", rest.len().to_string()));
     }
     if from > 0 {
-        headers.push(("Content-Range", format!("bytes {from}-{}/{whole}", whole - 1)));
+        headers.push((
+            "Content-Range",
+            format!("bytes {from}-{}/{whole}", whole - 1),
+        ));
     }
     head(&mut out, if from > 0 { 206 } else { 200 }, &headers)?;
     if seen.method == "HEAD" {
@@ -347,8 +411,12 @@ fn body(mut out: TcpStream, seen: &Seen, content: &[u8], tag: &str, trouble: Opt
     }
     match trouble {
         None | Some(Trouble::Status(..) | Trouble::Etag(_)) => out.write_all(rest),
-        Some(Trouble::Cut(bytes) | Trouble::NoRange(bytes)) => out.write_all(&rest[..bytes.min(rest.len())]),
-        Some(Trouble::Wrong) => out.write_all(&rest.iter().map(|byte| byte ^ 1).collect::<Vec<_>>()),
+        Some(Trouble::Cut(bytes) | Trouble::NoRange(bytes)) => {
+            out.write_all(&rest[..bytes.min(rest.len())])
+        }
+        Some(Trouble::Wrong) => {
+            out.write_all(&rest.iter().map(|byte| byte ^ 1).collect::<Vec<_>>())
+        }
         Some(Trouble::Stall(silence)) => {
             out.write_all(&rest[..rest.len() / 2])?;
             thread::sleep(silence);
