@@ -27,7 +27,7 @@ def parse_arguments():
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--alpha", type=float, default=16)
     parser.add_argument("--lora-dropout", type=float, default=0.0)
-    parser.add_argument("--target", default="query,value")
+    parser.add_argument("--target", help="the query and value layers unless given")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--labels", type=int, default=2)
@@ -48,7 +48,7 @@ from peft import LoraConfig, TaskType, get_peft_model
 from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
-from common import CLIP, build_optimizer, cpu_name, peak_memory, targets, versions
+from common import CLIP, build_optimizer, cpu_name, head_modules, is_head, peak_memory, targets, versions
 
 
 def build(args):
@@ -56,6 +56,7 @@ def build(args):
     settings = {"num_labels": args.labels, "dtype": torch.float32}
     if args.dropout is not None:
         settings |= {"hidden_dropout_prob": args.dropout, "attention_probs_dropout_prob": args.dropout, "classifier_dropout": None}
+        settings["cls_dropout"] = None
     model = AutoModelForSequenceClassification.from_pretrained(args.model, **settings)
     if args.method == "lora":
         config = LoraConfig(
@@ -63,13 +64,13 @@ def build(args):
             r=args.rank,
             lora_alpha=args.alpha,
             lora_dropout=args.lora_dropout,
-            target_modules=targets(args.target),
-            modules_to_save=["classifier"],
+            target_modules=targets(args.target, model.config),
+            modules_to_save=head_modules(model.config),
         )
         model = get_peft_model(model, config)
     elif args.method == "head":
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith("classifier."))
+            parameter.requires_grad_(is_head(name, model.config))
     return model.train()
 
 

@@ -9,8 +9,25 @@ import torch
 CLIP = 1.0
 
 
-def targets(text):
-    """all-linear and regular expressions stay text, `query,value` becomes a list of suffixes."""
+def head_modules(config):
+    """The modules that are new in a classifier: trained as a whole beside LoRA, and saved with it."""
+    return ["classifier", "pooler"] if config.model_type == "deberta-v2" else ["classifier"]
+
+
+def is_head(name, config):
+    """Whether a parameter's name is in one of them."""
+    return name.startswith(tuple(f"{module}." for module in head_modules(config)))
+
+
+def takes_type_ids(config):
+    """Whether the second text of a pair has a type of its own; RoBERTa is always fed 0."""
+    return config.model_type == "deberta-v2" and config.type_vocab_size > 1
+
+
+def targets(text, config):
+    """all-linear and regular expressions stay text, `query,value` (the default) becomes a list of suffixes in the architecture's names."""
+    if text in (None, "query,value"):
+        return ["query_proj", "value_proj"] if config.model_type == "deberta-v2" else ["query", "value"]
     plain = text.replace(",", "").replace("_", "").replace(".", "").isalnum()
     return text.split(",") if plain and text != "all-linear" else text
 
@@ -67,5 +84,5 @@ def parameter_counts(model):
         total += count
         trainable += count if parameter.requires_grad else 0
         adapter += count if "lora_" in name else 0
-        head += count if "classifier." in name and "lora_" not in name else 0
+        head += count if ("classifier." in name or "pooler." in name) and "lora_" not in name else 0
     return {"total": total, "trainable": trainable, "adapter": adapter, "head": head}

@@ -58,12 +58,13 @@ def evaluation_splits(task):
 
 @dataclass
 class Rows:
-    """A split in file order: row numbers, texts (one or two per row), labels and token ids."""
+    """A split in file order: row numbers, texts (one or two per row), labels, token ids, and type ids for a model that takes them."""
 
     idx: list
     texts: list
     labels: list
     ids: list
+    types: list | None = None
 
 
 def parquet_path(data_dir, task, split):
@@ -71,26 +72,33 @@ def parquet_path(data_dir, task, split):
     return Path(data_dir) / task / f"{split}-00000-of-00001.parquet"
 
 
-def load_rows(data_dir, task, split, tokenizer, max_length, limit=None):
-    """Reads a split and tokenises it, at most `limit` rows."""
+def load_rows(data_dir, task, split, tokenizer, max_length, limit=None, typed=False):
+    """Reads a split and tokenises it, at most `limit` rows; `typed` keeps the tokenizer's type ids."""
     table = pq.read_table(parquet_path(data_dir, task, split)).to_pydict()
     columns = TASKS[task].columns
     texts = list(zip(*(table[name] for name in columns)))[:limit]
+    encodings = encode_rows(tokenizer, texts, max_length)
     return Rows(
         idx=table["idx"][:limit],
         texts=texts,
         labels=table["label"][:limit],
-        ids=encode(tokenizer, texts, max_length),
+        ids=[encoding.ids for encoding in encodings],
+        types=[encoding.type_ids for encoding in encodings] if typed else None,
     )
 
 
 def load_tokenizer(folder):
-    """tokenizer.json if there is one, else RoBERTa's byte-level BPE from vocab.json and merges.txt."""
+    """tokenizer.json if there is one, else DeBERTa's spm.model, else RoBERTa's byte-level BPE from vocab.json and merges.txt."""
     folder = Path(folder)
     if (folder / "tokenizer.json").exists():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_padding()
         return tokenizer
+    if (folder / "spm.model").exists():
+        # Only these folders need the sentencepiece package.
+        from spm_tokenizer import SpmTokenizer
+
+        return SpmTokenizer(folder)
     settings = {}
     if (folder / "tokenizer_config.json").exists():
         settings = json.loads((folder / "tokenizer_config.json").read_text())
@@ -104,23 +112,37 @@ def load_tokenizer(folder):
     return tokenizer
 
 
-def encode(tokenizer, texts, max_length):
-    """Token ids of each row of one or two texts, cut to `max_length` tokens, the longer text first."""
+def encode_rows(tokenizer, texts, max_length):
+    """Encodings (`ids`, `type_ids`) of each row of one or two texts, cut to `max_length` tokens, the longer text first."""
     tokenizer.enable_truncation(max_length, strategy="longest_first")
-    rows = [row if len(row) == 2 else row[0] for row in texts]
-    return [encoding.ids for encoding in tokenizer.encode_batch(rows)]
+    return tokenizer.encode_batch([tuple(row) if len(row) == 2 else row[0] for row in texts])
+
+
+def encode(tokenizer, texts, max_length):
+    """Only the token ids of `encode_rows`."""
+    return [encoding.ids for encoding in encode_rows(tokenizer, texts, max_length)]
+
+
+def padded(rows, value):
+    """Rows of unequal length as one tensor [rows, longest], filled up with `value` on the right."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)
+
+
+def model_inputs(ids, types, pad_id):
+    """What a model is called with: input_ids, attention_mask, and token_type_ids unless `types` is None; each [rows, longest]."""
+    inputs = {"input_ids": padded(ids, pad_id), "attention_mask": padded([[1] * len(row) for row in ids], 0)}
+    if types is not None:
+        inputs["token_type_ids"] = padded(types, 0)
+    return inputs
 
 
 def collate(rows, numbers, pad_id, regression):
-    """The rows with these numbers as tensors: ids and mask [rows, longest], labels [rows]."""
-    lengths = [len(rows.ids[n]) for n in numbers]
-    ids = torch.full((len(numbers), max(lengths)), pad_id, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for line, n in enumerate(numbers):
-        ids[line, : lengths[line]] = torch.tensor(rows.ids[n])
-        mask[line, : lengths[line]] = 1
+    """The rows with these numbers: the model's inputs and labels [rows]."""
+    types = None if rows.types is None else [rows.types[n] for n in numbers]
+    inputs = model_inputs([rows.ids[n] for n in numbers], types, pad_id)
     labels = torch.tensor([rows.labels[n] for n in numbers], dtype=torch.float32 if regression else torch.long)
-    return ids, mask, labels
+    return inputs, labels
 
 
 def scores(task, logits, labels):

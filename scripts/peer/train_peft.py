@@ -7,7 +7,7 @@ A plain training loop with the semantics that `lowburn` promises, so that the tw
 - one global L2 clip at 1.0; the logged norm is the one before clipping;
 - accumulation is the mean over the whole effective batch; the last partial batch of an epoch is kept;
 - padding to the longest row of the batch, rows shuffled each epoch by the seed (or in file order with --shuffle false);
-- evaluation over the whole dev set after each epoch; the best epoch is the first with the highest value of the task's metric.
+- evaluation over the whole dev set after each epoch, or every --eval-every steps and at the end; the best epoch is the first with the highest value of the task's metric.
 
 It writes `run.json` and `log.jsonl` with the field names that `lowburn` uses, and with --save the trained tensors of the best epoch.
 
@@ -29,7 +29,8 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import AutoModelForSequenceClassification, get_linear_schedule_with_warmup
 from transformers.utils import logging as transformers_logging
 
-from common import CLIP, build_optimizer, cpu_name, loss_of, parameter_counts, peak_memory, targets, versions
+from common import CLIP, build_optimizer, cpu_name, loss_of, parameter_counts, peak_memory, versions
+from common import head_modules, is_head, takes_type_ids, targets
 from glue_data import TASKS, collate, evaluation_splits, load_rows, load_tokenizer, parquet_path, scores
 
 
@@ -43,7 +44,7 @@ def parse_arguments(argv=None):
     parser.add_argument("--method", choices=["lora", "full", "head"], default="lora")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--alpha", type=float, default=16)
-    parser.add_argument("--target", default="query,value", help="suffixes with commas, a regular expression, or all-linear")
+    parser.add_argument("--target", help="suffixes with commas, a regular expression, or all-linear; the query and value layers unless given")
     parser.add_argument("--lora-dropout", type=float, default=0.0)
     parser.add_argument("--rslora", action="store_true")
     parser.add_argument("--init-adapter", type=Path)
@@ -59,12 +60,22 @@ def parse_arguments(argv=None):
     parser.add_argument("--shuffle", type=truth, default=True)
     parser.add_argument("--train-rows", type=int)
     parser.add_argument("--max-steps", type=int)
+    parser.add_argument("--eval-every", type=evaluation_interval, help="epoch, or a number of steps [default: epoch]")
     parser.add_argument("--eval-batch-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--shared-machine", action="store_true", help="other work runs beside it: record that the times are not comparable")
     parser.add_argument("--save", action="store_true", help="also write the trained tensors of the best epoch")
     parser.add_argument("--output", type=Path, required=True)
     return parser.parse_args(argv)
+
+
+def evaluation_interval(text):
+    """Steps between two evaluations; None for the ends of epochs."""
+    if text == "epoch":
+        return None
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither `epoch` nor a number of steps from 1")
+    return int(text)
 
 
 def build_model(args):
@@ -81,13 +92,13 @@ def build_model(args):
             lora_alpha=args.alpha,
             lora_dropout=args.lora_dropout,
             use_rslora=args.rslora,
-            target_modules=targets(args.target),
-            modules_to_save=["classifier"],
+            target_modules=targets(args.target, model.config),
+            modules_to_save=head_modules(model.config),
         )
         return get_peft_model(model, settings)
     if args.method == "head":
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith("classifier."))
+            parameter.requires_grad_(is_head(name, model.config))
     return model
 
 
@@ -105,11 +116,11 @@ def train_step(model, rows, group, optimizer, schedule, pad_id, regression):
     """One optimiser step over the micro-batches of `group`; returns loss, rate, norm before clipping and real tokens."""
     total, loss_sum, tokens = sum(len(batch) for batch in group), 0.0, 0
     for batch in group:
-        ids, mask, labels = collate(rows, batch, pad_id, regression)
-        loss = loss_of(model(input_ids=ids, attention_mask=mask).logits, labels, regression) * (len(batch) / total)
+        inputs, labels = collate(rows, batch, pad_id, regression)
+        loss = loss_of(model(**inputs).logits, labels, regression) * (len(batch) / total)
         loss.backward()
         loss_sum += loss.item()
-        tokens += int(mask.sum())
+        tokens += int(inputs["attention_mask"].sum())
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     norm = torch.nn.utils.clip_grad_norm_(trained, CLIP).item()
     lr = optimizer.param_groups[0]["lr"]
@@ -128,8 +139,8 @@ def predict(model, rows, pad_id, batch_size, regression):
     outputs = []
     for start in range(0, len(rows.ids), batch_size):
         numbers = range(start, min(start + batch_size, len(rows.ids)))
-        ids, mask, _ = collate(rows, list(numbers), pad_id, regression)
-        outputs.append(model(input_ids=ids, attention_mask=mask).logits)
+        inputs, _ = collate(rows, list(numbers), pad_id, regression)
+        outputs.append(model(**inputs).logits)
     model.train()
     logits = torch.cat(outputs)
     if min(rows.labels) < 0:
@@ -176,6 +187,7 @@ def resolved_config(args, model, total_steps, warmup):
         "total_steps": total_steps,
         "train_rows": args.train_rows,
         "max_steps": args.max_steps,
+        "eval_every": {"steps": args.eval_every} if args.eval_every else "epoch",
         "clip": CLIP,
         "adam": {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
         "threads": args.threads,
@@ -202,10 +214,10 @@ class Run:
         torch.set_num_threads(args.threads)
         torch.manual_seed(args.seed)
         tokenizer = load_tokenizer(args.model)
-        read = lambda split, limit=None: load_rows(args.data_dir, args.task, split, tokenizer, args.max_length, limit)
         self.args, self.task = args, TASKS[args.task]
         self.model = build_model(args)
-        self.pad_id = self.model.config.pad_token_id
+        self.pad_id, typed = self.model.config.pad_token_id, takes_type_ids(self.model.config)
+        read = lambda split, limit=None: load_rows(args.data_dir, args.task, split, tokenizer, args.max_length, limit, typed)
         self.rows = read("train", args.train_rows)
         self.splits = {split: read(split) for split in evaluation_splits(args.task)}
         self.per_epoch = len(epoch_groups(len(self.rows.ids), args, 0))
@@ -214,10 +226,10 @@ class Run:
         self.optimizer = build_optimizer(self.model, args.lr, args.weight_decay)
         self.schedule = get_linear_schedule_with_warmup(self.optimizer, self.warmup, self.total)
         self.step = self.examples = self.tokens = 0
-        self.evaluations, self.best, self.best_tensors = [], None, {}
+        self.evaluations, self.best, self.best_tensors, self.eval_seconds = [], None, {}, 0.0
 
     def train_epoch(self, epoch, log):
-        """The steps of one epoch, a line of the log for each."""
+        """The steps of one epoch, a line of the log for each, and the evaluations that fall due."""
         for group in epoch_groups(len(self.rows.ids), self.args, epoch)[: self.total - self.step]:
             values, count, seen = train_step(
                 self.model, self.rows, group, self.optimizer, self.schedule, self.pad_id, self.task.regression
@@ -226,17 +238,20 @@ class Run:
             line = {"step": self.step, "epoch": self.step / self.per_epoch, **values}
             log.write(json.dumps({**line, "examples": self.examples, "tokens": self.tokens}) + "\n")
             log.flush()
+            if self.step % (self.args.eval_every or self.per_epoch) == 0 or self.step == self.total:
+                self.evaluate()
             if self.step % 50 == 0:
                 print(f"step {self.step}/{self.total} loss {values['loss']:.4f}", flush=True)
 
     def evaluate(self):
         """The dev set; trained tensors are kept aside when the task's metric is higher than ever before."""
-        epoch = self.step / self.per_epoch
+        epoch, began = self.step / self.per_epoch, time.monotonic()
         self.evaluations += evaluate(self.model, self.splits, self.args, self.step, epoch, self.pad_id)
         before, self.best = self.best, best_of(self.evaluations, self.task.metrics[0], next(iter(self.splits)))
         if self.best != before:
             named = self.model.named_parameters()
             self.best_tensors = {name: p.detach().clone() for name, p in named if p.requires_grad}
+        self.eval_seconds += time.monotonic() - began
         print(f"epoch {epoch:.3g}: {self.evaluations[-1]['scores']}", flush=True)
 
     def restore_best(self):
@@ -244,20 +259,17 @@ class Run:
         self.model.load_state_dict(self.best_tensors, strict=False)
 
     def train(self):
-        """Every epoch with its evaluation; returns the run record and leaves the last epoch's tensors in the model."""
-        epoch_seconds, eval_seconds, began = [], 0.0, time.monotonic()
+        """Every epoch with its evaluations; returns the run record and leaves the last epoch's tensors in the model."""
+        epoch_seconds, began = [], time.monotonic()
         self.model.train()
         with open(self.args.output / "log.jsonl", "w") as log:
             for epoch in range(math.ceil(self.total / self.per_epoch)):
-                started = time.monotonic()
+                started = time.monotonic() - self.eval_seconds
                 self.train_epoch(epoch, log)
-                trained = time.monotonic()
-                self.evaluate()
-                epoch_seconds.append(trained - started)
-                eval_seconds += time.monotonic() - trained
-        return self.record(epoch_seconds, eval_seconds, time.monotonic() - began)
+                epoch_seconds.append(time.monotonic() - self.eval_seconds - started)
+        return self.record(epoch_seconds, time.monotonic() - began)
 
-    def record(self, epoch_seconds, eval_seconds, total_seconds):
+    def record(self, epoch_seconds, total_seconds):
         """The run record, in the field names of `lowburn`."""
         train_seconds = sum(epoch_seconds)
         return {
@@ -275,7 +287,7 @@ class Run:
             "timing_valid": not self.args.shared_machine,
             "timing": {
                 "train_seconds": train_seconds,
-                "eval_seconds": eval_seconds,
+                "eval_seconds": self.eval_seconds,
                 "total_seconds": total_seconds,
                 "epoch_seconds": epoch_seconds,
                 "examples_per_second": self.examples / train_seconds,

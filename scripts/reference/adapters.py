@@ -74,10 +74,10 @@ def tidy(folder):
     path.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def write_adapters(models, output):
-    """Writes every adapter of ADAPTERS below `output`."""
-    for number, (name, (base, settings)) in enumerate(ADAPTERS.items()):
-        labels = {"num_labels": 1} if name in REGRESSION else {}
+def write_adapters(models, output, adapters=ADAPTERS, regression=REGRESSION):
+    """Writes every one of `adapters` below `output`."""
+    for number, (name, (base, settings)) in enumerate(adapters.items()):
+        labels = {"num_labels": 1} if name in regression else {}
         model = AutoModelForSequenceClassification.from_pretrained(models / base, dtype=torch.float32, **labels)
         wrapped = get_peft_model(model, LoraConfig(task_type=TaskType.SEQ_CLS, **settings))
         redraw(wrapped, 100 + number)

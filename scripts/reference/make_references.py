@@ -16,7 +16,6 @@ import os
 import shutil
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -25,20 +24,16 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "peer")]
 
 import torch
 from peft import PeftModel
-from safetensors.torch import save_file
 from transformers import AutoTokenizer, RobertaForMaskedLM, RobertaForSequenceClassification, RobertaModel
 from transformers.utils import logging as transformers_logging
 
-import train_peft
-from adapters import ADAPTERS, plain_name, write_adapters
+from adapters import ADAPTERS, write_adapters
 from glue_data import encode, load_tokenizer
+from parity_files import Writer, adapter_facts, global_norm, gradients_of, run_trajectory
 from tiny_models import write_models
 from toy_glue import write_sets
 
-HEADER = {
-    "made_by": "scripts/reference/make_references.py",
-    "versions": {name: version(name) for name in ("torch", "transformers", "peft", "tokenizers", "safetensors")},
-}
+WRITER = Writer("scripts/reference/make_references.py")
 LABELS = {"tiny": 2, "pad0": 3}
 TEXTS = [
     ("the old lantern", None),
@@ -72,17 +67,6 @@ TRAJECTORIES = {
     ),
     "lora_stsb": ("base", "stsb_start", "--task stsb --method lora --epochs 2 --batch-size 8 --lr 3e-3 --warmup-steps 2 --max-length 32"),
 }  # fmt: skip
-COMMON = "--weight-decay 0.1 --shuffle false --seed 0"
-
-
-def write_json(path, content):
-    """JSON with the header first."""
-    path.write_text(json.dumps({"header": HEADER, **content}, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_tensors(path, tensors):
-    """Safetensors; no metadata beyond the script's name, since several entries would be written in random order."""
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path, {"made_by": HEADER["made_by"]})
 
 
 def make_tokens(root):
@@ -98,7 +82,7 @@ def make_tokens(root):
                 assert encode(own, [row], length) == [found], (model, row, length)
                 types = own.encode(*row).type_ids
                 cases.append({"model": model, "text": text, "pair": pair, "max_length": length, "ids": found, "type_ids": types})
-    write_json(root / "tokens.json", {"cases": cases})
+    WRITER.json(root / "tokens.json", {"cases": cases})
 
 
 def load(folder, name):
@@ -139,10 +123,10 @@ def make_forward(root):
             types = (torch.arange(ids.shape[1]) % 3 == 1).long().expand_as(ids) * mask
             tensors["type_ids"] = types.to(torch.int32)
             tensors |= forward_tensors(model, name, ids, mask, "typed.", token_type_ids=types)
-        write_tensors(root / f"forward_{name}.safetensors", tensors)
+        WRITER.tensors(root / f"forward_{name}.safetensors", tensors)
         layers = model.config.num_hidden_layers
         cases.append({"model": name, "texts": TEXTS, "max_length": 30, "layers": layers, "labels": LABELS.get(name)})
-    write_json(root / "forward.json", {"cases": cases})
+    WRITER.json(root / "forward.json", {"cases": cases})
 
 
 def make_gradients(root):
@@ -153,40 +137,22 @@ def make_gradients(root):
         if adapter:
             model = PeftModel.from_pretrained(model, root / "adapters" / adapter, is_trainable=True).eval()
         labels = torch.arange(len(ids)) % LABELS[name]
-        loss = torch.nn.functional.cross_entropy(model(input_ids=ids, attention_mask=mask).logits, labels)
-        loss.backward()
-        gradients = {plain_name(n): p.grad for n, p in model.named_parameters() if p.requires_grad and p.grad is not None}
-        norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients.values()]))
-        write_tensors(root / f"gradients_{case}.safetensors", {**gradients, "batch.labels": labels.to(torch.int32)})
+        loss, gradients = gradients_of(model, {"input_ids": ids, "attention_mask": mask}, labels)
+        WRITER.tensors(root / f"gradients_{case}.safetensors", {**gradients, "batch.labels": labels.to(torch.int32)})
         facts = {"name": case, "model": name, "adapter": adapter, "labels": labels.tolist()}
-        cases.append({**facts, "loss": loss.item(), "grad_norm": norm.item()})
-    write_json(root / "gradients.json", {"cases": cases})
+        cases.append({**facts, "loss": loss.item(), "grad_norm": global_norm(gradients)})
+    WRITER.json(root / "gradients.json", {"cases": cases})
 
 
-@torch.no_grad()
 def make_adapter_references(root):
     """Logits of each adapter as PEFT computes them after reading the folder back, unmerged and merged."""
     cases = []
     for name, (model, _) in ADAPTERS.items():
-        if model not in LABELS:
-            continue
-        base, (ids, mask) = load(root / "models", model), batch_of(root / "models", model)
-        plain = base(input_ids=ids, attention_mask=mask).logits
-        wrapped = PeftModel.from_pretrained(base, root / "adapters" / name).eval()
-        layers = {n: m for n, m in wrapped.named_modules() if hasattr(m, "lora_A") and "default" in m.lora_A}
-        modules = {plain_name(n): {"rank": m.r["default"], "scale": m.scaling["default"]} for n, m in layers.items()}
-        logits = wrapped(input_ids=ids, attention_mask=mask).logits
-        merged = wrapped.merge_and_unload()(input_ids=ids, attention_mask=mask).logits
-        assert (logits - plain).abs().max() > 0.05, f"{name} hardly changes the model"
-        assert torch.allclose(logits, merged, atol=1e-5), name
-        facts = {"name": name, "model": model, "modules": dict(sorted(modules.items()))}
-        cases.append({**facts, "logits": logits.tolist(), "merged_logits": merged.tolist()})
-    write_json(root / "adapters.json", {"cases": cases})
-
-
-def norms_of(named):
-    """L2 norm of each tensor by its plain name."""
-    return {name: norm for name, norm in sorted((plain_name(name), tensor.norm().item()) for name, tensor in named)}
+        if model in LABELS:
+            base, (ids, mask) = load(root / "models", model), batch_of(root / "models", model)
+            facts = adapter_facts(base, root / "adapters" / name, {"input_ids": ids, "attention_mask": mask})
+            cases.append({"name": name, "model": model, **facts})
+    WRITER.json(root / "adapters.json", {"cases": cases})
 
 
 def make_trajectories(root):
@@ -194,34 +160,15 @@ def make_trajectories(root):
     out = root / "trajectories"
     out.mkdir()
     for name, (model, adapter, flags) in TRAJECTORIES.items():
-        with tempfile.TemporaryDirectory() as scratch:
-            inputs = ["--model", root / "models" / model, "--data-dir", root / "glue", "--output", scratch, "--threads", 1]
-            inputs += ["--init-adapter", root / "adapters" / adapter] if adapter else []
-            words = [*flags.split(), *COMMON.split()]
-            run = train_peft.Run(train_peft.parse_arguments([*map(str, inputs), *words]))
-            record = run.train()
-            steps = [json.loads(line) for line in (Path(scratch) / "log.jsonl").read_text().splitlines()]
-        tensors = {plain_name(n): tensor for n, tensor in run.best_tensors.items()}
-        write_tensors(out / f"{name}.safetensors", tensors)
-        facts = {
-            "name": name,
-            "model": f"models/{model}",
-            "init_adapter": f"adapters/{adapter}" if adapter else None,
-            "flags": words,
-            "parameters": record["parameters"],
-            "steps": steps,
-            "evaluations": record["evaluations"],
-            "best": record["best"],
-            "best_norms": norms_of(run.best_tensors.items()),
-            "last_norms": norms_of((n, p) for n, p in run.model.named_parameters() if p.requires_grad),
-            # Their exact gradient is 0: Adam turns rounding noise into steps, which the softmax then cancels.
-            "rounding_only": sorted(n for n in tensors if n.endswith("key.bias")),
-        }
-        write_json(out / f"{name}.json", facts)
+        tensors, facts = run_trajectory(root, root / "glue", model, adapter, flags)
+        WRITER.tensors(out / f"{name}.safetensors", tensors)
+        # Their exact gradient is 0: Adam turns rounding noise into steps, which the softmax then cancels.
+        noise = sorted(n for n in tensors if n.endswith("key.bias"))
+        WRITER.json(out / f"{name}.json", {"name": name, **facts, "rounding_only": noise})
 
 
 def main():
-    """Makes everything in a sibling folder first and puts it in place at the end; README.md is kept."""
+    """Makes everything in a sibling folder first and puts it in place at the end; README.md and deberta/ are kept."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=HERE.parent.parent / "data" / "parity")
     output = parser.parse_args().output
@@ -239,6 +186,8 @@ def main():
             print(make.__name__, flush=True)
         if (output / "README.md").exists():
             shutil.copy(output / "README.md", root)
+        if (output / "deberta").exists():
+            shutil.copytree(output / "deberta", root / "deberta")
         shutil.rmtree(output, ignore_errors=True)
         shutil.copytree(root, output)
     total = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())

@@ -8,12 +8,17 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use lowburn_glue::Task;
+use lowburn_trainer::EvalEvery;
 use serde::Deserialize;
 
 /// Grids that ship with the project, by name.
-const BUILT_IN: [(&str, &str); 2] = [
+const BUILT_IN: [(&str, &str); 3] = [
     ("mini", include_str!("../grids/mini.toml")),
     ("minilm", include_str!("../grids/minilm.toml")),
+    (
+        "minilm-deberta",
+        include_str!("../grids/minilm-deberta.toml"),
+    ),
 ];
 
 /// A checked grid.
@@ -58,6 +63,8 @@ pub(crate) struct Cell {
     pub(crate) max_length: usize,
     /// Batches of like length.
     pub(crate) group_by_length: bool,
+    /// When the dev set is evaluated.
+    pub(crate) eval_every: EvalEvery,
 }
 
 /// What is trained, with what only that method needs.
@@ -238,6 +245,7 @@ struct RawCell {
     warmup_ratio: f64,
     max_length: usize,
     group_by_length: bool,
+    eval_every: toml::Value,
 }
 
 #[derive(Deserialize)]
@@ -284,6 +292,10 @@ fn checked(cell: toml::Table, common: &toml::Table) -> Result<Cell> {
             }
         }
     };
+    let eval_every = match &raw.eval_every {
+        toml::Value::String(word) => word.parse()?,
+        number => number.to_string().parse()?,
+    };
     Ok(Cell {
         task: raw.task.parse()?,
         approach,
@@ -295,6 +307,7 @@ fn checked(cell: toml::Table, common: &toml::Table) -> Result<Cell> {
         warmup_ratio: raw.warmup_ratio,
         max_length: raw.max_length,
         group_by_length: raw.group_by_length,
+        eval_every,
     })
 }
 
@@ -316,6 +329,7 @@ mod tests {
         warmup_ratio = 0.0
         max_length = 16
         group_by_length = false
+        eval_every = "epoch"
         [[cell]]
         task = "rte"
         method = "full"
@@ -336,6 +350,20 @@ mod tests {
         let grid = Grid::parse("small", &format!("{SMALL}epochs = 7")).unwrap();
         assert_eq!(grid.cells[0].epochs, 7);
         assert_eq!(grid.cells[0].run_name(1), "rte-full-seed1");
+    }
+
+    #[test]
+    fn evaluations_come_after_epochs_or_after_steps() {
+        let every = |value: &str| {
+            let text = SMALL.replace("\"epoch\"", value);
+            Grid::parse("small", &text).map(|grid| grid.cells[0].eval_every)
+        };
+        assert_eq!(every("\"epoch\"").unwrap(), EvalEvery::Epoch);
+        assert_eq!(every("500").unwrap(), EvalEvery::Steps(500));
+        for wrong in ["\"step\"", "-1", "0.5", "true"] {
+            let message = format!("{:#}", every(wrong).unwrap_err());
+            assert!(message.contains("`epoch` or a number"), "{message}");
+        }
     }
 
     #[test]
@@ -364,6 +392,9 @@ mod tests {
             assert!(message.contains(expected), "{message} lacks {expected}");
         }
         let message = Grid::load("maxi").unwrap_err().to_string();
-        assert!(message.contains("mini, minilm"), "{message}");
+        assert!(
+            message.contains("mini, minilm, minilm-deberta"),
+            "{message}"
+        );
     }
 }

@@ -10,6 +10,7 @@ mod grid;
 mod record;
 mod report;
 mod reproduce;
+mod results;
 mod workspace;
 
 use std::process::ExitCode;

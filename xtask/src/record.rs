@@ -3,25 +3,45 @@
 //! A report needs a part of `run.json` and reads only that, so that records of the PyTorch + PEFT peer, which have the
 //! same names but other details, go through the same door as our own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use lowburn_glue::Task;
+use lowburn_lora::Targets;
+use lowburn_trainer::EvalEvery;
 use serde::Deserialize;
+use serde_json::Value;
 
-use crate::grid::{Approach, Cell, Grid};
+use crate::grid::{Approach, Cell};
+
+/// Who made a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// lowburn.
+    Ours,
+    /// PyTorch + PEFT, by `scripts/peer`.
+    Peer,
+}
+
+/// The word in `framework` of the peer's records; ours have no such field.
+const PEER_FRAMEWORK: &str = "pytorch+peft";
 
 /// The part of `run.json` that reports show.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Record {
+    /// The peer's mark, see [`Side`].
+    pub(crate) framework: Option<String>,
     /// Version of lowburn; the peer has none.
     pub(crate) version: Option<String>,
     /// Identity of the run; the peer has none.
     pub(crate) digest: Option<String>,
     /// What was asked for.
     pub(crate) config: RecordConfig,
+    /// SHA-256 of the files that went in.
+    pub(crate) digests: FileDigests,
     /// Threads of the process.
     pub(crate) threads: usize,
     /// Name of the processor.
@@ -50,6 +70,8 @@ fn yes() -> bool {
 /// What decides the cell of a record.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct RecordConfig {
+    /// Name of the checkpoint.
+    pub(crate) model: String,
     /// The task.
     pub(crate) task: Task,
     /// `lora`, `full`, `head`.
@@ -66,32 +88,64 @@ pub(crate) struct RecordConfig {
     pub(crate) accumulate: usize,
     /// Decoupled weight decay.
     pub(crate) weight_decay: f64,
+    /// Ours: `{"ratio": 0.06}` or steps.
+    #[serde(default)]
+    pub(crate) warmup: Value,
+    /// The peer's.
+    pub(crate) warmup_ratio: Option<f64>,
     /// Tokens of a row.
     pub(crate) max_length: usize,
+    /// Batches of like length, which the peer never makes.
+    #[serde(default)]
+    pub(crate) group_by_length: bool,
+    /// Only so many training rows, which no grid asks for.
+    pub(crate) train_rows: Option<usize>,
+    /// Only so many steps, which no grid asks for.
+    pub(crate) max_steps: Option<u64>,
+    /// When the dev set was evaluated; the peer's first records do not say.
+    #[serde(default = "after_epochs")]
+    pub(crate) eval_every: EvalEvery,
     /// The seed.
     pub(crate) seed: u64,
 }
 
-/// The adapter's size.
+fn after_epochs() -> EvalEvery {
+    EvalEvery::Epoch
+}
+
+/// SHA-256 of files; the keys are names of files for a model, of files or splits for data.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct FileDigests {
+    /// Of the checkpoint.
+    pub(crate) model: BTreeMap<String, String>,
+    /// Of the training and evaluation rows.
+    pub(crate) data: BTreeMap<String, String>,
+}
+
+/// The adapter.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct RecordLora {
     /// Rank r.
     pub(crate) rank: usize,
     /// Numerator of the scale.
     pub(crate) alpha: f64,
+    /// Dropout of the adapter's input.
+    pub(crate) dropout: f64,
+    /// Layers that got one: names, or a pattern.
+    pub(crate) targets: Value,
 }
 
 /// Numbers of parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) struct Parameters {
     /// All.
-    pub(crate) total: u64,
+    pub(crate) total: usize,
     /// Those the optimiser moves.
-    pub(crate) trainable: u64,
+    pub(crate) trainable: usize,
     /// LoRA factors.
-    pub(crate) adapter: u64,
+    pub(crate) adapter: usize,
     /// The classification head.
-    pub(crate) head: u64,
+    pub(crate) head: usize,
 }
 
 /// One split, evaluated once.
@@ -167,190 +221,116 @@ impl Record {
             .collect()
     }
 
-    /// Refuses a record that another recipe made.
-    fn check(&self, cell: &Cell, seed: u64) -> Result<()> {
-        let lora = match &cell.approach {
-            Approach::Lora { rank, alpha, .. } => Some((*rank, *alpha)),
-            _ => None,
+    /// Refuses a record that another side, another model or another recipe made.
+    ///
+    /// # Errors
+    /// Naming the first thing that differs, what it is and what it should be.
+    pub(crate) fn check(&self, side: Side, model: &str, cell: &Cell, seed: u64) -> Result<()> {
+        let wanted = match side {
+            Side::Ours => None,
+            Side::Peer => Some(PEER_FRAMEWORK),
         };
-        let found = self
-            .config
+        let config = &self.config;
+        let (lora, targets) = adapter(cell);
+        let found_lora = config
             .lora
             .as_ref()
-            .map(|lora| (lora.rank, lora.alpha));
-        let pairs = [
-            ("task", self.config.task.to_string(), cell.task.to_string()),
-            (
-                "method",
-                self.config.method.clone(),
-                cell.approach.method().to_owned(),
-            ),
-            ("rank and alpha", format!("{found:?}"), format!("{lora:?}")),
-            ("lr", self.config.lr.to_string(), cell.lr.to_string()),
-            (
-                "epochs",
-                self.config.epochs.to_string(),
-                cell.epochs.to_string(),
-            ),
-            (
-                "batch_size",
-                self.config.batch_size.to_string(),
-                cell.batch_size.to_string(),
-            ),
-            (
-                "accumulate",
-                self.config.accumulate.to_string(),
-                cell.accumulate.to_string(),
-            ),
-            (
-                "weight_decay",
-                self.config.weight_decay.to_string(),
-                cell.weight_decay.to_string(),
-            ),
-            (
-                "max_length",
-                self.config.max_length.to_string(),
-                cell.max_length.to_string(),
-            ),
-            ("seed", self.config.seed.to_string(), seed.to_string()),
-        ];
-        for (name, found, wanted) in pairs {
-            if found != wanted {
-                bail!(
-                    "it was made with {name} {found}, the grid says {wanted}; run the grid again, or remove the record"
-                );
+            .map(|lora| (lora.rank, lora.alpha, lora.dropout));
+        differ("framework", self.framework.as_deref(), wanted)?;
+        differ("model", config.model.as_str(), model)?;
+        differ("task", config.task, cell.task)?;
+        differ("method", config.method.as_str(), cell.approach.method())?;
+        differ("rank, alpha and dropout", found_lora, lora)?;
+        if targets.is_some() {
+            differ("targets", config.targets(), targets)?;
+        }
+        differ("lr", config.lr, cell.lr)?;
+        differ("epochs", config.epochs, cell.epochs)?;
+        differ("batch_size", config.batch_size, cell.batch_size)?;
+        differ("accumulate", config.accumulate, cell.accumulate)?;
+        differ("weight_decay", config.weight_decay, cell.weight_decay)?;
+        differ("warmup_ratio", config.ratio(), Some(cell.warmup_ratio))?;
+        differ("max_length", config.max_length, cell.max_length)?;
+        differ(
+            "group_by_length",
+            config.group_by_length,
+            cell.group_by_length,
+        )?;
+        differ("train_rows", config.train_rows, None)?;
+        differ("max_steps", config.max_steps, None)?;
+        differ("eval_every", config.eval_every, cell.eval_every)?;
+        differ("seed", config.seed, seed)
+    }
+
+    /// Refuses a pair of records of which one saw other weights or other rows.
+    ///
+    /// # Errors
+    /// Naming the file that differs.
+    pub(crate) fn check_same_inputs(&self, peer: &Self) -> Result<()> {
+        for (file, digest) in &self.digests.model {
+            if peer
+                .digests
+                .model
+                .get(file)
+                .is_some_and(|other| other != digest)
+            {
+                bail!("the peer's {file} is another file than ours; use one checkpoint for both");
             }
+        }
+        let rows = |record: &Self| {
+            record
+                .digests
+                .data
+                .values()
+                .cloned()
+                .collect::<BTreeSet<_>>()
+        };
+        if rows(self) != rows(peer) {
+            bail!("the peer's data files are others than ours; use one data folder for both");
         }
         Ok(())
     }
 }
 
-/// All records of a grid: ours, and the peer's where there are any.
-#[derive(Debug)]
-pub(crate) struct Results {
-    /// The grid.
-    pub(crate) grid: Grid,
-    /// One for each cell, in the grid's order.
-    pub(crate) cells: Vec<CellResults>,
-}
-
-/// Records of one cell.
-#[derive(Debug)]
-pub(crate) struct CellResults {
-    /// The recipe.
-    pub(crate) cell: Cell,
-    /// Ours: seed and record; what is missing is not there.
-    pub(crate) ours: Vec<(u64, Record)>,
-    /// The PyTorch + PEFT peer's, by seed.
-    pub(crate) peer: Vec<(u64, Record)>,
-}
-
-impl CellResults {
-    /// Best values of our seeds, in points.
-    pub(crate) fn points(&self) -> Vec<f64> {
-        self.ours
-            .iter()
-            .filter_map(|(_, record)| record.best_points())
-            .collect()
+impl RecordConfig {
+    /// The names of the layers with adapters; `None` for a pattern.
+    fn targets(&self) -> Option<BTreeSet<String>> {
+        let names = self.lora.as_ref()?.targets.as_array()?;
+        let names = names.iter().filter_map(Value::as_str);
+        Some(names.map(str::to_owned).collect())
     }
 
-    /// Best values of the peer's seeds, in points.
-    pub(crate) fn peer_points(&self) -> Vec<f64> {
-        self.peer
-            .iter()
-            .filter_map(|(_, record)| record.best_points())
-            .collect()
-    }
-
-    /// Parameter counts, the same for all seeds.
-    pub(crate) fn parameters(&self) -> Option<Parameters> {
-        self.ours.first().map(|(_, record)| record.parameters)
+    /// Share of the steps that warm up, as either side writes it.
+    fn ratio(&self) -> Option<f64> {
+        self.warmup["ratio"].as_f64().or(self.warmup_ratio)
     }
 }
 
-impl Results {
-    /// Reads `<folder>/records` and `<folder>/peer`.
-    ///
-    /// # Errors
-    /// For a file that is no record, and a record that another recipe made.
-    pub(crate) fn load(grid: &Grid, folder: &Path) -> Result<Self> {
-        let mut cells = Vec::new();
-        for cell in &grid.cells {
-            let (mut ours, mut peer) = (Vec::new(), Vec::new());
-            for &seed in &grid.seeds {
-                let found = read_checked(
-                    &folder.join("records").join(cell.run_name(seed)),
-                    cell,
-                    seed,
-                )?;
-                ours.extend(found.map(|record| (seed, record)));
-                let found =
-                    read_checked(&folder.join("peer").join(cell.run_name(seed)), cell, seed)?;
-                peer.extend(found.map(|record| (seed, record)));
-            }
-            cells.push(CellResults {
-                cell: cell.clone(),
-                ours,
-                peer,
-            });
-        }
-        Ok(Self {
-            grid: grid.clone(),
-            cells,
-        })
-    }
+type LoraSizes = (usize, f64, f64);
 
-    /// Cells of one task, in the grid's order.
-    pub(crate) fn of_task(&self, task: Task) -> impl Iterator<Item = &CellResults> {
-        self.cells.iter().filter(move |cell| cell.cell.task == task)
-    }
-
-    /// Every record of ours.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Record> {
-        self.cells
-            .iter()
-            .flat_map(|cell| cell.ours.iter().map(|(_, record)| record))
-    }
-
-    /// Whether no run is there.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.all().next().is_none()
-    }
+/// Rank, alpha and dropout of a cell, and the names of its layers with adapters.
+fn adapter(cell: &Cell) -> (Option<LoraSizes>, Option<BTreeSet<String>>) {
+    let Approach::Lora {
+        rank,
+        alpha,
+        targets,
+        dropout,
+    } = &cell.approach
+    else {
+        return (None, None);
+    };
+    let names = match targets.parse() {
+        Ok(Targets::Names(names)) => Some(names),
+        _ => None,
+    };
+    (Some((*rank, *alpha, *dropout)), names)
 }
 
-fn read_checked(folder: &Path, cell: &Cell, seed: u64) -> Result<Option<Record>> {
-    let record = Record::read(folder)?;
-    if let Some(record) = &record {
-        record
-            .check(cell, seed)
-            .with_context(|| format!("the record {}", folder.display()))?;
+fn differ<T: PartialEq + Debug>(name: &str, found: T, wanted: T) -> Result<()> {
+    if found != wanted {
+        bail!(
+            "it was made with {name} {found:?}, the grid says {wanted:?}; run the grid again, or remove the record"
+        );
     }
-    Ok(record)
-}
-
-/// Folders below `<folder>/records` that are no run of the grid.
-///
-/// # Errors
-/// When the folder cannot be read.
-pub(crate) fn strays(grid: &Grid, folder: &Path) -> Result<Vec<PathBuf>> {
-    let records = folder.join("records");
-    if !records.is_dir() {
-        return Ok(Vec::new());
-    }
-    let known: Vec<String> = grid
-        .cells
-        .iter()
-        .flat_map(|cell| grid.seeds.iter().map(|&seed| cell.run_name(seed)))
-        .collect();
-    let mut found = Vec::new();
-    for entry in
-        fs::read_dir(&records).with_context(|| format!("cannot read {}", records.display()))?
-    {
-        let entry = entry?;
-        if !known.contains(&entry.file_name().to_string_lossy().into_owned()) {
-            found.push(entry.path());
-        }
-    }
-    found.sort();
-    Ok(found)
+    Ok(())
 }

@@ -23,7 +23,7 @@ pub use args::{Cli, Command};
 pub use commands::{execute, train_config};
 pub use guard::{guarded, one_line};
 pub use progress::{Progress, Verbosity};
-pub use show::{duration, score_table};
+pub use show::{duration, grouped, pace, score_table};
 
 /// Runs one command line, program name first, and says how it went:
 /// 0 done, 1 failed, 2 not a valid command line.

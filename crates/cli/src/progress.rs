@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use lowburn_trainer::{EvaluationRecord, Event, Observer};
+use lowburn_trainer::{EvaluationRecord, Event, Observer, StepReport};
 
-use crate::show::{duration, grouped, number};
+use crate::show::{grouped, number, pace};
 
 /// Seconds between two plain lines.
 const LINE_SECONDS: u64 = 10;
@@ -97,14 +97,15 @@ impl Progress {
         due
     }
 
-    fn step(&mut self, step: u64, total: u64, text: &str) {
+    fn step(&mut self, report: &StepReport) {
+        let StepReport { step, total, .. } = *report;
         if let Some(bar) = &self.bar {
             bar.set_position(step);
-            bar.set_message(text.to_owned());
+            bar.set_message(pace(report));
         } else if self.verbosity == Verbosity::Lines
             && (step == 1 || step == total || self.line_due())
         {
-            say(&format!("step {step}/{total}  {text}"));
+            say(&format!("step {step}/{total}  {}", pace(report)));
         }
     }
 
@@ -137,22 +138,7 @@ impl Observer for Progress {
                 ));
                 self.start_bar(*done, *total);
             }
-            Event::Step {
-                step,
-                total,
-                epoch,
-                loss,
-                lr,
-                examples_per_second,
-                eta_seconds,
-                ..
-            } => {
-                let text = format!(
-                    "epoch {epoch:.2}  loss {loss:.4}  lr {lr:.2e}  {examples_per_second:.1} rows/s  {} to go",
-                    duration(*eta_seconds)
-                );
-                self.step(*step, *total, &text);
-            }
+            Event::Step(report) => self.step(report),
             Event::Evaluating { split, done, total } => self.evaluating(split, *done, *total),
             Event::Evaluated {
                 evaluation,

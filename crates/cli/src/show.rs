@@ -1,6 +1,6 @@
 //! Numbers as people read them.
 
-use lowburn_trainer::Evaluation;
+use lowburn_trainer::{Evaluation, StepReport};
 
 /// Seconds as `1 h 02 m`, `3 m 05 s` or `12 s`.
 #[must_use]
@@ -16,6 +16,19 @@ pub fn duration(seconds: f64) -> String {
         (0, _) => format!("{minutes} m {rest:02} s"),
         _ => format!("{hours} h {minutes:02} m"),
     }
+}
+
+/// Where a run is and how fast it goes: `epoch 0.52  loss 0.4321  lr 1.00e-3  31.5 rows/s  3 m 05 s to go`.
+#[must_use]
+pub fn pace(report: &StepReport) -> String {
+    format!(
+        "epoch {:.2}  loss {:.4}  lr {:.2e}  {:.1} rows/s  {} to go",
+        report.epoch,
+        report.loss,
+        report.lr,
+        report.examples_per_second,
+        duration(report.eta_seconds)
+    )
 }
 
 /// A number of bytes as `1.2 GB`.
@@ -34,7 +47,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
 
 /// An integer with its thousands apart: `1,234,567`.
 #[must_use]
-pub(crate) fn grouped(value: usize) -> String {
+pub fn grouped(value: usize) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -120,6 +133,7 @@ mod tests {
         assert_eq!(bytes(1_250_000), "1.2 MB");
         assert_eq!(grouped(124_645_632), "124,645,632");
         assert_eq!(grouped(12), "12");
+        assert_eq!(grouped(1_000_000), "1,000,000");
         assert_eq!(number(None), "nan");
     }
 

@@ -87,8 +87,9 @@ fn compare_tensors(ours: &Tensors, theirs: &Tensors, skip: &[Value]) {
     assert_eq!(ours.len(), theirs.len());
 }
 
-fn same_run(name: &str) {
-    let folder = parity();
+/// `root` is the folder of an architecture below the references; the data sets are common.
+fn same_run(root: &str, name: &str) {
+    let folder = parity().join(root);
     let path = folder.join("trajectories").join(name);
     let read = |path: PathBuf| json(&fs::read_to_string(path).expect("a reference"));
     let reference = read(path.with_extension("json"));
@@ -100,7 +101,7 @@ fn same_run(name: &str) {
             .map(|part| text(&folder.join(part)))
     };
     let mut line: Vec<String> = ["train", "--data-dir"].map(str::to_owned).to_vec();
-    line.push(text(&folder.join("glue")));
+    line.push(text(&parity().join("glue")));
     line.extend(["--model".to_owned(), place("model").expect("a model")]);
     if let Some(adapter) = place("init_adapter") {
         line.extend(["--init-adapter".to_owned(), adapter]);
@@ -154,26 +155,53 @@ fn same_run(name: &str) {
 
 #[test]
 fn lora_on_pairs() {
-    same_run("lora_mrpc");
+    same_run("", "lora_mrpc");
 }
 
 #[test]
 fn lora_on_scores() {
-    same_run("lora_stsb");
+    same_run("", "lora_stsb");
 }
 
 #[test]
 fn full_fine_tuning() {
-    same_run("full_sst2");
+    same_run("", "full_sst2");
 }
 
 #[test]
 fn the_head_alone() {
-    same_run("head_mrpc");
+    same_run("", "head_mrpc");
 }
 
 #[test]
 fn accumulation_with_an_uneven_end() {
-    same_run("accumulate_uneven");
-    same_run("accumulate_single");
+    same_run("", "accumulate_uneven");
+    same_run("", "accumulate_single");
+}
+
+/// Convolution, shared projections, string of terms, tokenizer from spm.model.
+#[test]
+fn deberta_with_lora() {
+    same_run("deberta", "lora_conv_sst2");
+}
+
+#[test]
+fn deberta_with_lora_on_scores() {
+    same_run("deberta", "lora_stsb");
+}
+
+#[test]
+fn deberta_in_full() {
+    same_run("deberta", "full_conv_sst2");
+    same_run("deberta", "full_c2p_mrpc");
+}
+
+#[test]
+fn deberta_with_the_head_alone() {
+    same_run("deberta", "head_conv_mrpc");
+}
+
+#[test]
+fn deberta_with_accumulation() {
+    same_run("deberta", "accumulate_c2p");
 }

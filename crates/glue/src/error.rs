@@ -180,7 +180,7 @@ pub enum GlueError {
 
     /// The folder holds no tokenizer.
     #[error(
-        "{}: no tokenizer here; the folder needs tokenizer.json, or vocab.json and merges.txt{hint}",
+        "{}: no tokenizer here; the folder needs tokenizer.json, or vocab.json and merges.txt, or spm.model{hint}",
         dir.display()
     )]
     NoTokenizer {

@@ -37,9 +37,11 @@ mod metrics;
 mod order;
 mod scores;
 mod shards;
+mod spm;
 mod task;
 mod textual;
 mod tokenizer;
+mod tokenizer_files;
 mod values;
 mod vocabulary;
 

@@ -1,8 +1,8 @@
 //! Token ids equal to those of Python's `transformers`.
 //!
-//! A model's folder holds its tokenizer either as `tokenizer.json`, which says everything, or as the
-//! older pair `vocab.json` and `merges.txt`, which leaves the recipe to the reader: then it is RoBERTa's
-//! byte-level BPE. Special tokens are never assumed by number: they are the file's.
+//! A model's folder holds its tokenizer either as `tokenizer.json`, which says everything, or in older files that
+//! leave the recipe to the reader: `vocab.json` and `merges.txt` are RoBERTa's byte-level BPE, `spm.model` is
+//! DeBERTa-v2's SentencePiece unigram model. Special tokens are never assumed by number: they are the file's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,18 +15,9 @@ use tokenizers::{
 
 use crate::digest::sha256_of;
 use crate::guard::guard;
-use crate::vocabulary::{BROKEN, built, from_vocab};
+use crate::tokenizer_files::Folder;
+use crate::vocabulary::{BROKEN, built};
 use crate::{Dataset, Encoding, GlueError};
-
-/// Files that make up a tokenizer, where present.
-const FILES: [&str; 6] = [
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-];
 
 /// A tokenizer with its files. The file's own truncation and padding are switched off.
 pub struct Tokenizer {
@@ -39,59 +30,18 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Reads `tokenizer.json`, or else `vocab.json` and `merges.txt` (RoBERTa's recipe, honouring
-    /// `add_prefix_space` of `tokenizer_config.json`).
+    /// `add_prefix_space` of `tokenizer_config.json`), or else `spm.model` (DeBERTa-v2's, honouring
+    /// `do_lower_case`, `split_by_punct`, special and added tokens of the JSON files beside it).
     ///
     /// # Errors
-    /// When the folder has neither, or a file cannot be read or understood.
+    /// When the folder has none of these, or a file cannot be read or understood, or asks for something else
+    /// than these recipes.
     pub fn from_dir(dir: &Path) -> Result<Self, GlueError> {
-        let mut files = Vec::new();
-        for name in FILES {
-            let path = dir.join(name);
-            match fs::read(&path) {
-                Ok(bytes) => files.push((name, bytes)),
-                Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
-                Err(source) => return Err(GlueError::Io { path, source }),
-            }
-        }
-        let file = |name: &str| {
-            files
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, bytes)| bytes.as_slice())
-        };
-        let config = json(
-            &dir.join("tokenizer_config.json"),
-            file("tokenizer_config.json"),
-        )?;
-        let names = json(
-            &dir.join("special_tokens_map.json"),
-            file("special_tokens_map.json"),
-        )?;
-        let (source, inner) = match (
-            file("tokenizer.json"),
-            file("vocab.json"),
-            file("merges.txt"),
-        ) {
-            (Some(bytes), _, _) => {
-                let path = dir.join("tokenizer.json");
-                let inner = built(&path, || tokenizers::Tokenizer::from_bytes(bytes))?;
-                (path, inner)
-            }
-            (None, Some(vocab), Some(merges)) => {
-                let prefix_space = config["add_prefix_space"].as_bool().unwrap_or(false);
-                (
-                    dir.join("vocab.json"),
-                    from_vocab(dir, vocab, merges, prefix_space)?,
-                )
-            }
-            (None, vocab, merges) => {
-                return Err(GlueError::NoTokenizer {
-                    dir: dir.to_owned(),
-                    hint: hint(dir, vocab, merges),
-                });
-            }
-        };
-        Self::new(source, inner, [&config, &names], files)
+        let folder = Folder::read(dir)?;
+        let config = folder.json("tokenizer_config.json")?;
+        let names = folder.json("special_tokens_map.json")?;
+        let (source, inner) = folder.build(&config, &names)?;
+        Self::new(source, inner, [&config, &names], folder.files)
     }
 
     fn new(
@@ -154,7 +104,7 @@ impl Tokenizer {
         self.max_id
     }
 
-    /// The file that the tokenizer was read from (`vocab.json` for the older pair).
+    /// The file that the tokenizer was read from (`vocab.json` for the pair).
     pub fn path(&self) -> &Path {
         &self.source
     }
@@ -302,26 +252,5 @@ impl Tokenizer {
         };
         let (first, second) = truncate_encodings(first, second, &params)?;
         self.inner.post_process(first, second, true)
-    }
-}
-
-/// An optional JSON file; `Null` where it is not there.
-fn json(path: &Path, bytes: Option<&[u8]>) -> Result<Value, GlueError> {
-    let Some(bytes) = bytes else {
-        return Ok(Value::Null);
-    };
-    serde_json::from_slice(bytes).map_err(|e| GlueError::Tokenizer {
-        path: path.to_owned(),
-        problem: format!("not JSON: {e}"),
-        way_out: BROKEN,
-    })
-}
-
-fn hint(dir: &Path, vocab: Option<&[u8]>, merges: Option<&[u8]>) -> String {
-    match (vocab, merges) {
-        (Some(_), _) => "; merges.txt is missing".to_owned(),
-        (_, Some(_)) => "; vocab.json is missing".to_owned(),
-        _ if !dir.is_dir() => "; there is no such folder".to_owned(),
-        _ => String::new(),
     }
 }

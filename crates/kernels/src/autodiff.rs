@@ -18,6 +18,7 @@ macro_rules! register {
         }
     };
 }
+pub(crate) use register;
 
 #[derive(Debug)]
 struct Linear;

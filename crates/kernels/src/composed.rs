@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
-use crate::{AttentionShape, Dropout, LoraScale};
+use crate::{AttentionShape, Dropout, LoraScale, PositionTerms, RelativeIndex};
 
 /// See [`crate::linear`].
 pub fn linear<const D: usize>(
@@ -74,6 +74,63 @@ pub fn attention(
     shape: &AttentionShape,
     probability: Dropout,
 ) -> Tensor<2> {
+    let content = |q: Tensor<4>, k: Tensor<4>| q.matmul(k.swap_dims(2, 3));
+    scored_attention(q, k, v, shape, probability, content)
+}
+
+/// See [`crate::disentangled_attention`].
+pub fn disentangled_attention(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
+    position: PositionTerms,
+    shape: &AttentionShape,
+    probability: Dropout,
+) -> Tensor<2> {
+    let PositionTerms { key, query, index } = position;
+    let size = q.dims()[1] / shape.heads;
+    // [2 span, heads x size] -> [1, heads, size, 2 span]
+    let split = |table: Tensor<2>| {
+        table
+            .reshape([1, index.rows(), shape.heads, size])
+            .permute([0, 2, 3, 1])
+    };
+    let scores = |q: Tensor<4>, k: Tensor<4>| {
+        let [batch, heads, queries, _] = q.dims();
+        let keys = k.dims()[2];
+        let rows = table_rows(&index, queries, keys, &q.device())
+            .reshape([1, 1, queries, keys])
+            .expand([batch, heads, queries, keys]);
+        let mut scores = q.clone().matmul(k.clone().swap_dims(2, 3));
+        if let Some(key) = key {
+            scores = scores + q.matmul(split(key)).gather(3, rows.clone());
+        }
+        if let Some(query) = query {
+            let transposed = k.matmul(split(query)).gather(3, rows.swap_dims(2, 3));
+            scores = scores + transposed.swap_dims(2, 3);
+        }
+        scores
+    };
+    scored_attention(q, k, v, shape, probability, scores)
+}
+
+/// Rows of the position tables for all pairs of positions, [queries, keys].
+fn table_rows(of: &RelativeIndex, queries: usize, keys: usize, device: &Device) -> Tensor<2, Int> {
+    let rows: Vec<usize> = (0..queries)
+        .flat_map(|i| of.of_query(i)[..keys].iter().map(|row| *row as usize))
+        .collect();
+    index(&rows, device).reshape([queries, keys])
+}
+
+/// Attention with `scores` before the scale, from q and k of [batch, heads, length, size].
+fn scored_attention(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
+    shape: &AttentionShape,
+    probability: Dropout,
+    scores: impl FnOnce(Tensor<4>, Tensor<4>) -> Tensor<4>,
+) -> Tensor<2> {
     let (heads, batch) = (shape.heads, shape.keys.len());
     let size = q.dims()[1] / heads;
     let queries = shape.queries.iter().copied().max().unwrap_or(0);
@@ -85,9 +142,11 @@ pub fn attention(
         padded.reshape([batch, length, heads, size]).swap_dims(1, 2) // [batch, heads, len, size]
     };
     let device = q.device();
-    let scores = split(q, &shape.queries, queries)
-        .matmul(split(k, &shape.keys, keys).swap_dims(2, 3))
-        .mul_scalar(shape.scale);
+    let scores = scores(
+        split(q, &shape.queries, queries),
+        split(k, &shape.keys, keys),
+    )
+    .mul_scalar(shape.scale);
     let masked = Tensor::<1, Int>::arange(0..keys as i64, &device)
         .reshape([1, 1, 1, keys])
         .greater_equal(index(&shape.keys, &device).reshape([batch, 1, 1, 1]))
@@ -106,6 +165,29 @@ pub fn attention(
         .flat_map(|row| (0..shape.queries[row]).map(move |i| row * queries + i))
         .collect();
     padded.select(0, index(&real, &device))
+}
+
+/// See [`crate::unfold_rows`].
+pub fn unfold_rows(x: Tensor<2>, lengths: &[usize], width: usize) -> Tensor<2> {
+    let [tokens, d] = x.dims();
+    let half = (width - 1) / 2;
+    let mut first = 0;
+    let mut sources = Vec::with_capacity(tokens * width);
+    for length in lengths {
+        let row = first..first + length;
+        // The token after the last is one of zeros.
+        let source = |place: usize| match place.checked_sub(half) {
+            Some(token) if row.contains(&token) => token,
+            _ => tokens,
+        };
+        sources.extend(row.clone().flat_map(|i| (i..i + width).map(source)));
+        first += length;
+    }
+    let zeros = Tensor::zeros([1, d], &x.device());
+    let device = x.device();
+    Tensor::cat(vec![x, zeros], 0)
+        .select(0, index(&sources, &device))
+        .reshape([tokens, width * d])
 }
 
 fn index(values: &[usize], device: &Device) -> Tensor<1, Int> {

@@ -18,6 +18,7 @@ mod backend;
 pub mod composed;
 mod flex;
 mod random;
+mod relative;
 
 use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Tensor};
@@ -26,6 +27,7 @@ use backend::Kernels;
 
 pub use backend::{AttentionShape, LoraScale};
 pub use random::{Dropout, derive_key, normal, uniform};
+pub use relative::{PositionTerms, RelativeIndex, disentangled_attention, unfold_rows};
 
 /// True where the fused code runs: flex (with or without autodiff), f32.
 fn fused<const D: usize>(x: &Tensor<D>) -> bool {

@@ -1,6 +1,7 @@
 //! The hyperparameters of a LoRA adapter, and what they mean for one named layer.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +83,35 @@ impl LoraInit {
             Self::KaimingUniform => None,
             Self::Gaussian(std) => Some(std),
             Self::GaussianByRank => Some(1.0 / rank as f64),
+        }
+    }
+}
+
+impl FromStr for LoraInit {
+    type Err = LoraError;
+
+    /// `kaiming`, `gaussian` (standard deviation 1 / r, as in PEFT) or `gaussian:STD`.
+    fn from_str(text: &str) -> Result<Self, LoraError> {
+        let rule =
+            "give kaiming, gaussian, or gaussian: and a standard deviation such as gaussian:0.02";
+        match text.split_once(':') {
+            None if text == "kaiming" => Ok(Self::KaimingUniform),
+            None if text == "gaussian" => Ok(Self::GaussianByRank),
+            Some(("gaussian", number)) => match number.parse() {
+                Ok(std) if f64::is_finite(std) && std > 0.0 => Ok(Self::Gaussian(std)),
+                _ => Err(invalid("lora-init", text, rule)),
+            },
+            _ => Err(invalid("lora-init", text, rule)),
+        }
+    }
+}
+
+impl fmt::Display for LoraInit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KaimingUniform => formatter.write_str("kaiming"),
+            Self::GaussianByRank => formatter.write_str("gaussian"),
+            Self::Gaussian(std) => write!(formatter, "gaussian:{std}"),
         }
     }
 }
@@ -287,6 +317,24 @@ mod tests {
             },
             "layers_to_transform is [1]",
         );
+    }
+
+    #[test]
+    fn initialisations_are_read_as_they_are_written() {
+        for text in ["kaiming", "gaussian", "gaussian:0.02"] {
+            assert_eq!(text.parse::<LoraInit>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "gauss",
+            "gaussian:",
+            "gaussian:0",
+            "gaussian:NaN",
+            "kaiming:1",
+        ] {
+            let message = text.parse::<LoraInit>().unwrap_err().to_string();
+            assert!(message.contains("gaussian:0.02"), "{message}");
+        }
     }
 
     #[test]

@@ -114,6 +114,15 @@ impl Linear {
         self.apply(x, None, key)
     }
 
+    /// Applies the layer as if it had no adapter.
+    ///
+    /// # Shapes
+    /// As [`Linear::forward`].
+    pub fn forward_base<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let bias = self.bias.as_ref().map(Param::val);
+        lowburn_kernels::linear(x, self.weight.val(), bias)
+    }
+
     fn apply<const D: usize>(
         &self,
         x: Tensor<D>,

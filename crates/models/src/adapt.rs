@@ -10,8 +10,9 @@ use lowburn_lora::{
 };
 
 use crate::ModelError;
-use crate::classifier::SequenceClassifier;
-use crate::manifest::is_head;
+use crate::architecture::is_head;
+use crate::classifier::{Head, SequenceClassifier};
+use crate::disentangled::LoraPositionBranch;
 use crate::named::{NamedMapper, NamedVisitor, is_transposed, map_named, visit_named};
 use crate::random::name_key;
 
@@ -46,22 +47,49 @@ pub fn is_factor(name: &str) -> bool {
 /// What happens to the head's tensors of an adapter file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadPolicy {
-    /// All of the head must be in the file, with the model's shapes.
+    /// All of the head must be in the file, with the model's shapes; DeBERTa-v2's pooler may be
+    /// missing as a whole, and the caller sees to that ([`SequenceClassifier::lacks_pooler`]).
     Required,
     /// Tensors of other shapes (another number of labels) are left as they are in the model.
     WhereShapesAgree,
 }
 
+/// Where the names of DeBERTa-v2's pooler begin.
+const POOLER: &str = "pooler.";
+
 impl SequenceClassifier {
+    /// True if these tensors of a head are without the pooler that the model has.
+    pub fn lacks_pooler(&self, saved: &BTreeMap<String, HostTensor>) -> bool {
+        matches!(self.head, Head::Pooled(_)) && !saved.keys().any(|name| name.starts_with(POOLER))
+    }
+
     /// Calls `work` with every linear layer and its name, head last.
     pub fn each_linear(&mut self, work: &mut dyn FnMut(&str, &mut Linear)) {
-        for (i, layer) in self.roberta.encoder.layer.iter_mut().enumerate() {
-            let name = format!("roberta.encoder.layer.{i}");
+        let architecture = self.architecture;
+        let prefix = architecture.prefix();
+        if let Some(projection) = &mut self.backbone.embeddings.embed_proj {
+            work(&format!("{prefix}.embeddings.embed_proj"), projection);
+        }
+        for (i, layer) in self.backbone.encoder.layer.iter_mut().enumerate() {
+            let name = format!("{prefix}.encoder.layer.{i}");
             let attention = &mut layer.attention;
             let own = &mut attention.self_attention;
-            work(&format!("{name}.attention.self.query"), &mut own.query);
-            work(&format!("{name}.attention.self.key"), &mut own.key);
-            work(&format!("{name}.attention.self.value"), &mut own.value);
+            for (part, linear) in [
+                (architecture.projection("query"), Some(&mut own.query)),
+                (architecture.projection("key"), Some(&mut own.key)),
+                (architecture.projection("value"), Some(&mut own.value)),
+            ]
+            .into_iter()
+            .chain(own.position.iter_mut().flat_map(|position| {
+                [
+                    ("pos_key_proj", position.pos_key_proj.as_mut()),
+                    ("pos_query_proj", position.pos_query_proj.as_mut()),
+                ]
+            })) {
+                if let Some(linear) = linear {
+                    work(&format!("{name}.attention.self.{part}"), linear);
+                }
+            }
             work(
                 &format!("{name}.attention.output.dense"),
                 &mut attention.output.dense,
@@ -72,24 +100,41 @@ impl SequenceClassifier {
             );
             work(&format!("{name}.output.dense"), &mut layer.output.dense);
         }
-        work("classifier.dense", &mut self.classifier.dense);
-        work("classifier.out_proj", &mut self.classifier.out_proj);
+        match &mut self.head {
+            Head::Dense(head) => {
+                work("classifier.dense", &mut head.dense);
+                work("classifier.out_proj", &mut head.out_proj);
+            }
+            Head::Pooled(head) => {
+                work("pooler.dense", &mut head.pooler.dense);
+                work("classifier", &mut head.classifier);
+            }
+        }
     }
 
     /// The names of the encoder's linear layers, which adapters can target.
     pub fn linear_names(&self) -> Vec<String> {
-        let layers = self.roberta.encoder.layer.len();
-        let parts = [
-            "attention.self.query",
-            "attention.self.key",
-            "attention.self.value",
-            "attention.output.dense",
-            "intermediate.dense",
-            "output.dense",
-        ];
-        (0..layers)
-            .flat_map(|i| parts.map(|part| format!("roberta.encoder.layer.{i}.{part}")))
-            .collect()
+        struct Names(Vec<String>);
+        impl NamedVisitor for Names {
+            fn visit<const D: usize>(&mut self, name: &str, _: &Param<Tensor<D>>) {
+                let linear = is_transposed(name, D) && !is_head(name) && !is_factor(name);
+                let module = name.strip_suffix(".weight").filter(|_| linear);
+                self.0.extend(module.map(str::to_owned));
+            }
+        }
+        let mut names = Names(Vec::new());
+        visit_named(self, &mut names);
+        names.0
+    }
+
+    /// Sets what adapters on projections that positions share do to positions. It means something
+    /// for DeBERTa-v2 with `share_att_key` only.
+    pub fn set_position_branch(&mut self, branch: LoraPositionBranch) {
+        for layer in &mut self.backbone.encoder.layer {
+            if let Some(position) = &mut layer.attention.self_attention.position {
+                position.adapted = branch == LoraPositionBranch::Peft;
+            }
+        }
     }
 
     /// Attaches a new adapter to every layer of the plan. Factors depend on the seed and on the
@@ -259,7 +304,12 @@ impl SequenceClassifier {
                 }
             }
         }
-        let missing = own.keys().find(|name| !taken.contains_key(*name));
+        // PEFT saves no pooler unless it is told to; without any of it the model keeps its own.
+        let pooled = saved.keys().any(|name| name.starts_with(POOLER));
+        let missing = own
+            .keys()
+            .filter(|name| pooled || !name.starts_with(POOLER))
+            .find(|name| !taken.contains_key(*name));
         if let (Some(name), HeadPolicy::Required) = (missing, policy) {
             return Err(ModelError::Adapter {
                 problem: format!(

@@ -1,26 +1,42 @@
-//! An encoder with a classification head (`RobertaForSequenceClassification` in transformers).
+//! An encoder with a classification head (`RobertaForSequenceClassification` and
+//! `DebertaV2ForSequenceClassification` in transformers).
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use lowburn_kernels::dropout;
 use lowburn_lora::Linear;
 
+use crate::architecture::Architecture;
+use crate::backbone::Backbone;
+use crate::config::Activation;
 use crate::input::ModelInput;
+use crate::layers::activate;
 use crate::mode::Mode;
-use crate::roberta::Roberta;
 
-/// RoBERTa for sequence classification or, with one label, regression.
+/// An encoder for sequence classification or, with one label, regression.
 #[derive(Module, Debug)]
 pub struct SequenceClassifier {
     /// The encoder.
-    pub roberta: Roberta,
+    pub backbone: Backbone,
     /// The head.
-    pub classifier: Head,
+    pub head: Head,
+    /// Which of the architectures it is.
+    #[module(skip)]
+    pub architecture: Architecture,
+}
+
+/// From the vector of token 0 to the logits.
+#[derive(Module, Debug)]
+pub enum Head {
+    /// RoBERTa's.
+    Dense(DenseHead),
+    /// DeBERTa-v2's.
+    Pooled(PooledHead),
 }
 
 /// Token 0 -> dropout -> dense -> tanh -> dropout -> out_proj.
 #[derive(Module, Debug)]
-pub struct Head {
+pub struct DenseHead {
     /// `[d, d]`.
     pub dense: Linear,
     /// `[d, labels]`.
@@ -29,24 +45,51 @@ pub struct Head {
     pub dropout: f64,
 }
 
+/// Token 0 -> pooler -> dropout -> classifier.
+#[derive(Module, Debug)]
+pub struct PooledHead {
+    /// Before the classifier.
+    pub pooler: Pooler,
+    /// `[d, labels]`.
+    pub classifier: Linear,
+    /// Probability of the dropout between them.
+    pub dropout: f64,
+}
+
+/// Dropout -> dense -> activation (`ContextPooler` in transformers).
+#[derive(Module, Debug)]
+pub struct Pooler {
+    /// `[d, d]`.
+    pub dense: Linear,
+    /// Probability of the dropout.
+    pub dropout: f64,
+    /// The activation.
+    #[module(skip)]
+    pub activation: Activation,
+}
+
 impl SequenceClassifier {
     /// The logits.
     ///
     /// # Shapes
     /// Returns `[batch, labels]`.
     pub fn forward(&self, input: &ModelInput, mode: &mut Mode) -> Tensor<2> {
-        let first = self.roberta.first_token(input, mode);
-        self.classifier.forward(first, mode)
+        let first = self.backbone.first_token(input, mode);
+        self.head.forward(first, mode)
     }
 
     /// Number of logits.
     pub fn num_labels(&self) -> usize {
-        self.classifier.out_proj.sizes()[1]
+        let output = match &self.head {
+            Head::Dense(head) => &head.out_proj,
+            Head::Pooled(head) => &head.classifier,
+        };
+        output.sizes()[1]
     }
 
     /// The device that the weights are on.
     pub fn device(&self) -> Device {
-        self.roberta.device()
+        self.backbone.device()
     }
 }
 
@@ -55,9 +98,21 @@ impl Head {
     /// - `first`: `[batch, d]`
     /// - returns `[batch, labels]`
     pub fn forward(&self, first: Tensor<2>, mode: &mut Mode) -> Tensor<2> {
-        let x = dropout(first, mode.dropout(self.dropout));
-        let x = self.dense.forward(x, mode.key()).tanh();
-        let x = dropout(x, mode.dropout(self.dropout));
-        self.out_proj.forward(x, mode.key())
+        match self {
+            Self::Dense(head) => {
+                let x = dropout(first, mode.dropout(head.dropout));
+                let x = head.dense.forward(x, mode.key()).tanh();
+                let x = dropout(x, mode.dropout(head.dropout));
+                head.out_proj.forward(x, mode.key())
+            }
+            Self::Pooled(head) => {
+                let pooler = &head.pooler;
+                let x = dropout(first, mode.dropout(pooler.dropout));
+                let x = pooler.dense.forward(x, mode.key());
+                let x = activate(x, pooler.activation);
+                let x = dropout(x, mode.dropout(head.dropout));
+                head.classifier.forward(x, mode.key())
+            }
+        }
     }
 }

@@ -13,6 +13,8 @@ pub struct ModelInput {
     pub length: usize,
     /// Real tokens of each row, from the left; at least 1.
     pub lengths: Vec<usize>,
+    /// Which text a token belongs to, `[rows, length]`; all 0 where nothing was said.
+    pub type_ids: Vec<i32>,
 }
 
 impl ModelInput {
@@ -30,6 +32,7 @@ impl ModelInput {
             "every row has between 1 and {length} tokens"
         );
         Self {
+            type_ids: vec![0; ids.len()],
             ids,
             rows,
             length,
@@ -37,9 +40,23 @@ impl ModelInput {
         }
     }
 
+    /// The same batch with token types, for the architectures that read them.
+    ///
+    /// # Panics
+    /// Panics when there are more or fewer than there are ids.
+    pub fn with_type_ids(self, type_ids: Vec<i32>) -> Self {
+        assert_eq!(type_ids.len(), self.ids.len(), "one type per id");
+        Self { type_ids, ..self }
+    }
+
     /// Number of real tokens.
     pub fn tokens(&self) -> usize {
         self.lengths.iter().sum()
+    }
+
+    /// Tokens of the longest row, padding not counted.
+    pub(crate) fn longest(&self) -> usize {
+        self.lengths.iter().max().copied().unwrap_or(0)
     }
 
     /// The values of the real tokens, row after row: what is computed on, since the tokens of a
@@ -61,8 +78,25 @@ impl ModelInput {
         int_tensor(self.packed(&self.positions(pad)), device)
     }
 
+    /// The places of the real tokens in their rows, from 0, `[1, tokens]`.
+    pub(crate) fn packed_places(&self, device: &Device) -> Tensor<2, Int> {
+        let places = self.lengths.iter().flat_map(|length| 0..*length as i32);
+        int_tensor(places.collect(), device)
+    }
+
+    /// The types of the real tokens, `[1, tokens]`.
+    pub(crate) fn packed_types(&self, device: &Device) -> Tensor<2, Int> {
+        int_tensor(self.packed(&self.type_ids), device)
+    }
+
+    /// The first token of every row of `x` `[tokens, d]`, `[rows, d]`.
+    pub(crate) fn first_tokens(&self, x: Tensor<2>) -> Tensor<2> {
+        let starts = self.starts(&x.device());
+        x.select(0, starts)
+    }
+
     /// Where each row begins among the real tokens, `[rows]`.
-    pub(crate) fn starts(&self, device: &Device) -> Tensor<1, Int> {
+    fn starts(&self, device: &Device) -> Tensor<1, Int> {
         let mut next = 0;
         let starts = self.lengths.iter().map(|length| {
             let start = next;

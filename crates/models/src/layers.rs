@@ -80,10 +80,22 @@ impl Intermediate {
                 let x = self.dense.forward_without_bias(x, key);
                 bias_gelu(x, self.dense.bias.as_ref().map(Param::val))
             }
-            Activation::GeluTanh => gelu_tanh(self.dense.forward(x, key)),
-            Activation::Relu => activation::relu(self.dense.forward(x, key)),
-            Activation::Silu => activation::silu(self.dense.forward(x, key)),
+            other => activate(self.dense.forward(x, key), other),
         }
+    }
+}
+
+/// An activation by itself.
+///
+/// # Shapes
+/// Returns the shape of `x`.
+pub(crate) fn activate(x: Tensor<2>, activation: Activation) -> Tensor<2> {
+    match activation {
+        Activation::Gelu => bias_gelu(x, None),
+        Activation::GeluTanh => gelu_tanh(x),
+        Activation::Relu => activation::relu(x),
+        Activation::Silu => activation::silu(x),
+        Activation::Tanh => x.tanh(),
     }
 }
 

@@ -1,12 +1,14 @@
-//! RoBERTa for sequence classification on Burn: the encoder, Hugging Face checkpoints in and out,
-//! and what fine-tuning needs of a model.
+//! RoBERTa and DeBERTa-v2 for sequence classification on Burn: the encoders, Hugging Face
+//! checkpoints in and out, and what fine-tuning needs of a model.
 //!
 //! Names are Hugging Face's everywhere (`roberta.encoder.layer.0.attention.self.query`), so that an
 //! adapter, a report and an error speak of the same tensor as the rest of the field. Loading is
 //! checked both ways: a tensor that is missing, misshapen or unexpected is an error that names it.
 //!
-//! The encoder is numerically transformers' `RobertaForSequenceClassification`; tests compare
-//! hidden states, logits and gradients with it. Everything between the matrix products is fused
+//! The models are numerically transformers' `RobertaForSequenceClassification` and
+//! `DebertaV2ForSequenceClassification`; tests compare hidden states, logits and gradients with
+//! them. One skeleton serves both: what DeBERTa-v2 adds (disentangled attention, a convolution, a
+//! pooler) are options of its modules. Everything between the matrix products is fused
 //! (`lowburn-kernels`), and the last layer is computed for token 0 only, which is all that the head
 //! reads.
 //!
@@ -14,12 +16,17 @@
 
 mod access;
 mod adapt;
+mod architecture;
+mod attention;
+mod backbone;
 mod build;
 mod checkpoint;
 mod classifier;
 mod config;
+mod convolution;
+mod disentangled;
+mod embeddings;
 mod error;
-mod fields;
 mod input;
 mod layers;
 mod load;
@@ -27,19 +34,29 @@ mod manifest;
 mod mode;
 mod named;
 mod random;
-mod roberta;
 mod save;
 
 pub use access::UnknownMethod;
 pub use adapt::{HeadPolicy, Method, is_factor};
-pub use classifier::{Head, SequenceClassifier};
-pub use config::{Activation, ModelConfig, RobertaConfig};
+pub use architecture::{Architecture, is_head};
+pub use attention::{AttentionBlock, Layer, SelfAttention};
+pub use backbone::{Backbone, Encoder};
+pub use checkpoint::weight_files;
+pub use classifier::{DenseHead, Head, PooledHead, Pooler, SequenceClassifier};
+pub use config::{
+    Activation, ConvolutionConfig, DebertaV2Config, Family, ModelConfig, RelativeConfig,
+    RobertaConfig,
+};
+pub use convolution::{Conv1d, ConvLayer};
+pub use disentangled::{
+    LoraPositionBranch, PositionBranch, RelativePositions, UnknownPositionBranch,
+};
+pub use embeddings::{Counting, Embeddings, Table};
 pub use error::ModelError;
 pub use input::ModelInput;
 pub use layers::{Intermediate, LayerNorm, SubLayerOutput};
 pub use load::{HeadOrigin, LoadOptions, LoadReport, load_classifier, random_classifier};
-pub use manifest::{Kind, TensorSpec, is_head, manifest};
+pub use manifest::{Kind, TensorSpec, manifest};
 pub use mode::Mode;
 pub use named::{NamedMapper, NamedVisitor, is_transposed, map_named, visit_named};
-pub use roberta::{AttentionBlock, Embeddings, Encoder, Layer, Roberta, SelfAttention, Table};
-pub use save::{model_digests, save_checkpoint, write_tensors};
+pub use save::save_checkpoint;

@@ -7,10 +7,11 @@ use std::path::Path;
 use burn::tensor::{Device, TensorData};
 
 use crate::ModelError;
+use crate::architecture::Architecture;
 use crate::build::{TensorSource, classifier};
 use crate::checkpoint::Checkpoint;
 use crate::classifier::SequenceClassifier;
-use crate::config::ModelConfig;
+use crate::config::{Family, ModelConfig};
 use crate::manifest::{TensorSpec, manifest};
 use crate::random::RandomSource;
 
@@ -49,16 +50,38 @@ pub struct LoadReport {
     pub ignored: Vec<String>,
 }
 
-/// Tensors that a file may hold beyond a classifier's: the masked language model's head, the
-/// pooler that RoBERTa's classifier does not use, and position ids that older versions stored.
-/// A name with a dot at its end stands for everything below it.
-const IGNORED: [&str; 5] = [
+/// Tensors that a file may hold beyond a classifier's: heads of pretraining, the pooler that
+/// RoBERTa's classifier does not use, and position ids that older versions stored. A name with a
+/// dot at its end stands for everything below it.
+const IGNORED_ROBERTA: [&str; 5] = [
     "lm_head.",
     "roberta.pooler.",
     "pooler.",
     "roberta.embeddings.position_ids",
     "embeddings.position_ids",
 ];
+const IGNORED_DEBERTA: [&str; 6] = [
+    "lm_predictions.",
+    "mask_predictions.",
+    "cls.predictions.",
+    "lm_head.",
+    "deberta.embeddings.position_ids",
+    "embeddings.position_ids",
+];
+/// The published DeBERTa-v2 files hold absolute positions that `position_biased_input` switches off.
+const POSITIONS_DEBERTA: [&str; 2] = [
+    "deberta.embeddings.position_embeddings.",
+    "embeddings.position_embeddings.",
+];
+
+/// The names of a file that are ignored for this configuration.
+fn ignored(config: &ModelConfig) -> Vec<&'static str> {
+    match &config.family {
+        Family::Roberta(_) => IGNORED_ROBERTA.to_vec(),
+        Family::DebertaV2(own) if own.position_biased_input => IGNORED_DEBERTA.to_vec(),
+        Family::DebertaV2(_) => [&IGNORED_DEBERTA[..], &POSITIONS_DEBERTA[..]].concat(),
+    }
+}
 
 /// Loads a model folder for a task.
 ///
@@ -73,12 +96,8 @@ pub fn load_classifier(
     let config = ModelConfig::from_dir(dir)?;
     let checkpoint = Checkpoint::open(dir)?;
     let specs = manifest(&config, options.num_labels);
-    let (names, report) = match_names(&checkpoint, &specs)?;
-    let random = RandomSource::new(
-        &specs,
-        options.head_seed,
-        config.roberta().initializer_range,
-    );
+    let (names, report) = match_names(&checkpoint, &specs, &config)?;
+    let random = RandomSource::new(&specs, options.head_seed, config.initializer_range);
     let mut source = FileSource {
         checkpoint,
         names,
@@ -99,7 +118,7 @@ pub fn random_classifier(
     device: &Device,
 ) -> Result<SequenceClassifier, ModelError> {
     let specs = manifest(config, num_labels);
-    let mut source = RandomSource::new(&specs, seed, config.roberta().initializer_range);
+    let mut source = RandomSource::new(&specs, seed, config.initializer_range);
     classifier(config, &mut source, device)
 }
 
@@ -107,16 +126,19 @@ pub fn random_classifier(
 fn match_names(
     checkpoint: &Checkpoint,
     specs: &[TensorSpec],
+    config: &ModelConfig,
 ) -> Result<(BTreeMap<String, String>, LoadReport), ModelError> {
+    let architecture = config.architecture();
+    let rules = ignored(config);
     let mut canonical: BTreeMap<String, &str> = BTreeMap::new();
     let mut problems = Problems::default();
     let mut ignored = Vec::new();
     for name in checkpoint.tensors().keys() {
-        if is_ignored(name) {
+        if is_ignored(name, &rules) {
             ignored.push(name.clone());
             continue;
         }
-        let ours = canonical_name(name);
+        let ours = canonical_name(name, architecture);
         if let Some(other) = canonical.insert(ours, name) {
             problems.push(
                 "ambiguous",
@@ -142,7 +164,7 @@ fn match_names(
         let found = &checkpoint.tensors()[name].shape;
         if *found == spec.shape {
             names.insert(spec.name.clone(), name.to_owned());
-        } else if is_output(&spec.name) && same_width(found, &spec.shape) {
+        } else if is_output(&spec.name, architecture) && same_width(found, &spec.shape) {
             other_labels.insert(found[0], name);
             head = HeadOrigin::OutputFresh { found: found[0] };
         } else {
@@ -153,7 +175,10 @@ fn match_names(
         }
     }
     // Weight and bias of the output layer are of one number of labels, and so both are new.
-    let outputs = names.keys().filter(|name| is_output(name)).count();
+    let outputs = names
+        .keys()
+        .filter(|name| is_output(name, architecture))
+        .count();
     if other_labels.len() > 1 || (other_labels.len() == 1 && outputs > 0) {
         for (found, name) in other_labels {
             problems.push(
@@ -185,15 +210,16 @@ fn match_names(
     Ok((names, report))
 }
 
-fn is_ignored(name: &str) -> bool {
-    IGNORED
+fn is_ignored(name: &str, rules: &[&str]) -> bool {
+    rules
         .iter()
         .any(|rule| name == *rule || (rule.ends_with('.') && name.starts_with(rule)))
 }
 
 /// True for the tensors whose first extent is the number of labels.
-fn is_output(name: &str) -> bool {
-    name.starts_with("classifier.out_proj.")
+fn is_output(name: &str, architecture: Architecture) -> bool {
+    let rest = name.strip_prefix(architecture.output_layer());
+    rest.is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// Same but for the number of labels.
@@ -202,7 +228,7 @@ fn same_width(found: &[usize], wanted: &[usize]) -> bool {
 }
 
 /// The manifest's name of a tensor: old LayerNorm names and files of the bare encoder included.
-fn canonical_name(name: &str) -> String {
+fn canonical_name(name: &str, architecture: Architecture) -> String {
     let name = match name.strip_suffix("LayerNorm.gamma") {
         Some(stem) => format!("{stem}LayerNorm.weight"),
         None => match name.strip_suffix("LayerNorm.beta") {
@@ -211,7 +237,7 @@ fn canonical_name(name: &str) -> String {
         },
     };
     if name.starts_with("encoder.") || name.starts_with("embeddings.") {
-        format!("roberta.{name}")
+        format!("{}.{name}", architecture.prefix())
     } else {
         name
     }

@@ -1,6 +1,7 @@
 //! The tensors of a checkpoint: their names in Hugging Face's files, shapes, and how new ones start.
 
-use crate::config::{ModelConfig, RobertaConfig};
+use crate::architecture::{Architecture, is_head};
+use crate::config::{DebertaV2Config, Family, ModelConfig};
 
 /// What a tensor is, which decides how a new one is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,48 +39,18 @@ impl TensorSpec {
     }
 }
 
-/// True for the name of a tensor or module of the classification head.
-pub fn is_head(name: &str) -> bool {
-    name.split('.').next() == Some("classifier")
-}
-
 /// Every tensor of a sequence classifier with this configuration, in the order of the modules.
 pub fn manifest(config: &ModelConfig, num_labels: usize) -> Vec<TensorSpec> {
-    let c = config.roberta();
+    let prefix = config.architecture().prefix();
     let mut list = List::default();
-    list.embeddings(c);
-    for i in 0..c.num_hidden_layers {
-        let layer = format!("roberta.encoder.layer.{i}");
-        for name in ["query", "key", "value"] {
-            list.linear(
-                &format!("{layer}.attention.self.{name}"),
-                c.hidden_size,
-                c.hidden_size,
-            );
-        }
-        list.linear(
-            &format!("{layer}.attention.output.dense"),
-            c.hidden_size,
-            c.hidden_size,
-        );
-        list.norm(
-            &format!("{layer}.attention.output.LayerNorm"),
-            c.hidden_size,
-        );
-        list.linear(
-            &format!("{layer}.intermediate.dense"),
-            c.hidden_size,
-            c.intermediate_size,
-        );
-        list.linear(
-            &format!("{layer}.output.dense"),
-            c.intermediate_size,
-            c.hidden_size,
-        );
-        list.norm(&format!("{layer}.output.LayerNorm"), c.hidden_size);
+    list.embeddings(config, prefix);
+    for i in 0..config.num_hidden_layers {
+        list.layer(config, &format!("{prefix}.encoder.layer.{i}"));
     }
-    list.linear("classifier.dense", c.hidden_size, c.hidden_size);
-    list.linear("classifier.out_proj", c.hidden_size, num_labels);
+    if let Family::DebertaV2(own) = &config.family {
+        list.around_the_layers(config, own, &format!("{prefix}.encoder"));
+    }
+    list.head(config, num_labels);
     list.0
 }
 
@@ -105,17 +76,99 @@ impl List {
         self.push(format!("{name}.bias"), &[width], Kind::Zeros);
     }
 
-    fn embeddings(&mut self, c: &RobertaConfig) {
+    fn embeddings(&mut self, c: &ModelConfig, prefix: &str) {
+        let pad = Some(c.pad_token_id);
+        let (positions, padded) = match &c.family {
+            Family::Roberta(_) => (true, pad),
+            Family::DebertaV2(own) => (own.position_biased_input, None),
+        };
         let tables = [
-            ("word", c.vocab_size, Some(c.pad_token_id)),
-            ("position", c.max_position_embeddings, Some(c.pad_token_id)),
+            ("word", c.vocab_size, pad),
+            (
+                "position",
+                if positions {
+                    c.max_position_embeddings
+                } else {
+                    0
+                },
+                padded,
+            ),
             ("token_type", c.type_vocab_size, None),
         ];
-        for (name, entries, zero) in tables {
-            let name = format!("roberta.embeddings.{name}_embeddings.weight");
-            self.push(name, &[entries, c.hidden_size], Kind::Table(zero));
+        let width = c.embedding_size();
+        for (name, entries, zero) in tables.into_iter().filter(|(_, entries, _)| *entries > 0) {
+            let name = format!("{prefix}.embeddings.{name}_embeddings.weight");
+            self.push(name, &[entries, width], Kind::Table(zero));
         }
-        self.norm("roberta.embeddings.LayerNorm", c.hidden_size);
+        if width != c.hidden_size {
+            let name = format!("{prefix}.embeddings.embed_proj.weight");
+            self.push(name, &[c.hidden_size, width], Kind::Weight);
+        }
+        self.norm(&format!("{prefix}.embeddings.LayerNorm"), c.hidden_size);
+    }
+
+    fn layer(&mut self, c: &ModelConfig, layer: &str) {
+        let (hidden, inner) = (c.hidden_size, c.intermediate_size);
+        let own = format!("{layer}.attention.self");
+        for name in ["query", "key", "value"] {
+            let name = c.architecture().projection(name);
+            self.linear(&format!("{own}.{name}"), hidden, hidden);
+        }
+        for name in c.position_projections() {
+            self.linear(&format!("{own}.{name}"), hidden, hidden);
+        }
+        self.linear(&format!("{layer}.attention.output.dense"), hidden, hidden);
+        self.norm(&format!("{layer}.attention.output.LayerNorm"), hidden);
+        self.linear(&format!("{layer}.intermediate.dense"), hidden, inner);
+        self.linear(&format!("{layer}.output.dense"), inner, hidden);
+        self.norm(&format!("{layer}.output.LayerNorm"), hidden);
+    }
+
+    /// What DeBERTa-v2's stack of layers has beside them: position embeddings and a convolution.
+    fn around_the_layers(&mut self, c: &ModelConfig, own: &DebertaV2Config, encoder: &str) {
+        let hidden = c.hidden_size;
+        if let Some(relative) = own.relative {
+            let shape = [2 * relative.span(), hidden];
+            let name = format!("{encoder}.rel_embeddings.weight");
+            self.push(name, &shape, Kind::Table(None));
+            if relative.normalised {
+                self.norm(&format!("{encoder}.LayerNorm"), hidden);
+            }
+        }
+        if let Some(convolution) = own.convolution {
+            let inputs = hidden / convolution.groups;
+            let shape = [hidden, inputs, convolution.kernel_size];
+            self.push(format!("{encoder}.conv.conv.weight"), &shape, Kind::Weight);
+            self.push(format!("{encoder}.conv.conv.bias"), &[hidden], Kind::Zeros);
+            self.norm(&format!("{encoder}.conv.LayerNorm"), hidden);
+        }
+    }
+
+    fn head(&mut self, c: &ModelConfig, num_labels: usize) {
+        let dense = match c.architecture() {
+            Architecture::Roberta => "classifier.dense",
+            Architecture::DebertaV2 => "pooler.dense",
+        };
+        self.linear(dense, c.hidden_size, c.hidden_size);
+        let output = c.architecture().output_layer();
+        self.linear(output, c.hidden_size, num_labels);
+    }
+}
+
+impl ModelConfig {
+    /// The matrices of a layer that project position embeddings, where positions have their own.
+    pub(crate) fn position_projections(&self) -> Vec<&'static str> {
+        let Family::DebertaV2(own) = &self.family else {
+            return Vec::new();
+        };
+        let relative = own.relative.filter(|relative| !relative.share_att_key);
+        let names = relative.map_or([None, None], |relative| {
+            [
+                relative.c2p.then_some("pos_key_proj"),
+                relative.p2c.then_some("pos_query_proj"),
+            ]
+        });
+        names.into_iter().flatten().collect()
     }
 }
 

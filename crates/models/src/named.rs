@@ -3,6 +3,9 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
+use crate::architecture::Architecture;
+use crate::classifier::SequenceClassifier;
+
 /// Called with every floating-point parameter of a model and its name in Hugging Face's files;
 /// the factors of an adapter are `{module}.lora_A.weight` and `{module}.lora_B.weight`.
 pub trait NamedVisitor {
@@ -16,17 +19,20 @@ pub trait NamedMapper {
     fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>>;
 }
 
-/// Visits the parameters of a module in the order of its fields.
-pub fn visit_named<M: Module, V: NamedVisitor>(module: &M, visitor: &mut V) {
-    module.visit(&mut Visiting {
+/// Visits the parameters of a model in the order of its fields.
+pub fn visit_named<V: NamedVisitor>(model: &SequenceClassifier, visitor: &mut V) {
+    model.visit(&mut Visiting {
+        architecture: model.architecture,
         path: Vec::new(),
         visitor,
     });
 }
 
-/// Replaces the parameters of a module.
-pub fn map_named<M: Module, V: NamedMapper>(module: M, mapper: &mut V) -> M {
-    module.map(&mut Mapping {
+/// Replaces the parameters of a model.
+pub fn map_named<V: NamedMapper>(model: SequenceClassifier, mapper: &mut V) -> SequenceClassifier {
+    let architecture = model.architecture;
+    model.map(&mut Mapping {
+        architecture,
         path: Vec::new(),
         mapper,
     })
@@ -34,29 +40,37 @@ pub fn map_named<M: Module, V: NamedMapper>(module: M, mapper: &mut V) -> M {
 
 /// True for parameters whose files hold the transpose: weights of linear layers and factors.
 pub fn is_transposed(name: &str, dimensions: usize) -> bool {
-    dimensions == 2 && !name.contains("embeddings.")
+    dimensions == 2 && !name.ends_with("embeddings.weight")
 }
 
 struct Visiting<'a, V> {
+    architecture: Architecture,
     path: Vec<String>,
     visitor: &'a mut V,
 }
 
 struct Mapping<'a, V> {
+    architecture: Architecture,
     path: Vec<String>,
     mapper: &'a mut V,
 }
 
 /// The file's name of a path of fields: one rule for each field that cannot be named as in the file.
-fn file_name(path: &[String]) -> String {
+fn file_name(path: &[String], architecture: Architecture) -> String {
     let mut name = String::new();
     for segment in path {
         let segment = match segment.as_str() {
+            "backbone" => architecture.prefix(),
+            "query" => architecture.projection("query"),
+            "key" => architecture.projection("key"),
+            "value" => architecture.projection("value"),
             "self_attention" => "self",
             "layer_norm" => "LayerNorm",
             "gamma" => "weight",
             "beta" => "bias",
-            "adapter" => continue,
+            // Fields and variants that have no counterpart in the files.
+            "adapter" | "position" | "relative" | "head" | "Pooled" => continue,
+            "Dense" => "classifier",
             "a" => "lora_A.weight",
             "b" => "lora_B.weight",
             other => other,
@@ -79,7 +93,8 @@ impl<V: NamedVisitor> ModuleVisitor for Visiting<'_, V> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.visitor.visit(&file_name(&self.path), param);
+        self.visitor
+            .visit(&file_name(&self.path, self.architecture), param);
     }
 }
 
@@ -93,6 +108,7 @@ impl<V: NamedMapper> ModuleMapper for Mapping<'_, V> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        self.mapper.map(&file_name(&self.path), param)
+        self.mapper
+            .map(&file_name(&self.path, self.architecture), param)
     }
 }

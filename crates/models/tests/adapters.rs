@@ -196,8 +196,8 @@ fn an_adapter_of_another_model_is_refused_by_name() {
 #[test]
 fn the_first_token_alone_is_token_0_of_them_all() {
     let model = adapted("all-linear");
-    let all = model.roberta.forward(&input(), &mut Mode::eval());
-    let first = model.roberta.first_token(&input(), &mut Mode::eval());
+    let all = model.backbone.forward(&input(), &mut Mode::eval());
+    let first = model.backbone.first_token(&input(), &mut Mode::eval());
     assert_eq!(first.dims(), [ROWS, 24]);
     let all = values(all.narrow(1, 0, 1));
     assert!(farthest(&values(first), &all) < 1e-6);

@@ -23,8 +23,18 @@ fn parity(path: &str) -> PathBuf {
         .join(path)
 }
 
-fn json(path: &str) -> Value {
-    serde_json::from_slice(&std::fs::read(parity(path)).unwrap()).unwrap()
+/// The folders of references: RoBERTa's and DeBERTa-v2's, laid out alike.
+const ROOTS: [&str; 2] = ["", "deberta/"];
+
+/// The cases of a file of each root, with the root.
+fn cases(file: &str) -> Vec<(&'static str, Value)> {
+    let of = |root: &'static str| {
+        let bytes = std::fs::read(parity(&format!("{root}{file}"))).unwrap();
+        let json: Value = serde_json::from_slice(&bytes).unwrap();
+        let cases = json["cases"].as_array().unwrap().clone();
+        cases.into_iter().map(move |case| (root, case))
+    };
+    ROOTS.into_iter().flat_map(of).collect()
 }
 
 /// All tensors of a reference file: shape and values (integers as f32).
@@ -61,15 +71,19 @@ fn input(reference: &BTreeMap<String, HostTensor>) -> ModelInput {
         .map(|n| *n as usize)
         .collect();
     let values = ids.data.iter().map(|id| *id as i32).collect();
-    ModelInput::new(values, ids.shape[0], ids.shape[1], lengths)
+    let input = ModelInput::new(values, ids.shape[0], ids.shape[1], lengths);
+    match reference.get("type_ids") {
+        Some(types) => input.with_type_ids(types.data.iter().map(|t| *t as i32).collect()),
+        None => input,
+    }
 }
 
-fn load(model: &str, labels: usize) -> SequenceClassifier {
+fn load(root: &str, model: &str, labels: usize) -> SequenceClassifier {
     let options = LoadOptions {
         num_labels: labels,
         head_seed: 1,
     };
-    let dir = parity("models").join(model);
+    let dir = parity(root).join("models").join(model);
     load_classifier(&dir, &options, &Device::flex().autodiff())
         .unwrap()
         .0
@@ -88,13 +102,14 @@ fn close(what: &str, ours: &[f32], theirs: &[f32], bound: f32) {
 
 #[test]
 fn hidden_states_and_logits_equal_transformers() {
-    for case in json("forward.json")["cases"].as_array().unwrap() {
-        let name = case["model"].as_str().unwrap();
-        let reference = tensors(&format!("forward_{name}.safetensors"));
+    for (root, case) in cases("forward.json") {
+        let model = case["model"].as_str().unwrap();
+        let name = case["name"].as_str().unwrap_or(model);
+        let reference = tensors(&format!("{root}forward_{name}.safetensors"));
         let labels = case["labels"].as_u64();
-        let model = load(name, labels.unwrap_or(2) as usize);
+        let model = load(root, model, labels.unwrap_or(2) as usize);
         let batch = input(&reference);
-        let states = model.roberta.hidden_states(&batch);
+        let states = model.backbone.hidden_states(&batch);
         assert_eq!(states.len() as u64, case["layers"].as_u64().unwrap() + 1);
         for (i, state) in states.into_iter().enumerate() {
             let width = state.dims()[2];
@@ -138,23 +153,23 @@ impl NamedVisitor for Gradients<'_> {
 
 #[test]
 fn gradients_equal_pytorch_and_frozen_parameters_have_none() {
-    for case in json("gradients.json")["cases"].as_array().unwrap() {
+    for (root, case) in cases("gradients.json") {
         let (name, model) = (
             case["name"].as_str().unwrap(),
             case["model"].as_str().unwrap(),
         );
-        let forward = tensors(&format!("forward_{model}.safetensors"));
-        let reference = tensors(&format!("gradients_{name}.safetensors"));
+        let forward = tensors(&format!("{root}forward_{model}.safetensors"));
+        let reference = tensors(&format!("{root}gradients_{name}.safetensors"));
         let labels: Vec<i32> = reference["batch.labels"]
             .data
             .iter()
             .map(|label| *label as i32)
             .collect();
         let classes = forward["logits"].shape[1];
-        let mut classifier = load(model, classes);
+        let mut classifier = load(root, model, classes);
         let method = match case["adapter"].as_str() {
             Some(adapter) => {
-                let file = read_peft(&parity("adapters").join(adapter)).unwrap();
+                let file = read_peft(&parity(root).join("adapters").join(adapter)).unwrap();
                 classifier = classifier
                     .apply_adapter(&file, HeadPolicy::Required)
                     .unwrap();
@@ -199,7 +214,7 @@ fn gradients_equal_pytorch_and_frozen_parameters_have_none() {
 
 #[test]
 fn adapters_of_peft_give_its_logits_before_and_after_merging() {
-    for case in json("adapters.json")["cases"].as_array().unwrap() {
+    for (root, case) in cases("adapters.json") {
         let (name, model) = (
             case["name"].as_str().unwrap(),
             case["model"].as_str().unwrap(),
@@ -215,8 +230,8 @@ fn adapters_of_peft_give_its_logits_before_and_after_merging() {
             .collect()
         };
         let labels = case["logits"][0].as_array().unwrap().len();
-        let file = read_peft(&parity("adapters").join(name)).unwrap();
-        let base = load(model, labels);
+        let file = read_peft(&parity(root).join("adapters").join(name)).unwrap();
+        let base = load(root, model, labels);
         let plan = file.plan(&base.linear_names()).unwrap();
         let modules = case["modules"].as_object().unwrap();
         assert!(plan.keys().eq(modules.keys()), "{name}: which layers");
@@ -228,7 +243,7 @@ fn adapters_of_peft_give_its_logits_before_and_after_merging() {
             assert!((settings.scale - modules[module]["scale"].as_f64().unwrap()).abs() < 1e-9);
         }
         let mut adapted = base.apply_adapter(&file, HeadPolicy::Required).unwrap();
-        let batch = input(&tensors(&format!("forward_{model}.safetensors")));
+        let batch = input(&tensors(&format!("{root}forward_{model}.safetensors")));
         let logits = values(adapted.forward(&batch, &mut Mode::eval()));
         close(&format!("{name} logits"), &logits, &theirs("logits"), BOUND);
         adapted.merge();

@@ -19,9 +19,12 @@ struct Print;
 impl Observer for Print {
     fn event(&mut self, event: &Event<'_>) {
         match event {
-            Event::Step {
-                step, total, loss, ..
-            } if step % 25 == 0 => println!("step {step} of {total}: loss {loss:.4}"),
+            Event::Step(report) if report.step % 25 == 0 => {
+                println!(
+                    "step {} of {}: loss {:.4}",
+                    report.step, report.total, report.loss
+                );
+            }
             Event::Evaluated { evaluation, .. } => {
                 println!("epoch {}: {:?}", evaluation.epoch, evaluation.scores);
             }
@@ -40,6 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         data_dir: mini.join("glue"),
         method: Method::Lora,
         lora: Some(LoraConfig::new(8, 16.0, Targets::names(["query", "value"]))),
+        position_branch: Default::default(),
         init_adapter: None,
         epochs: 1,
         batch_size: 16,

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use lowburn_glue::Task;
+use lowburn_models::LoraPositionBranch;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::weight_digests;
@@ -28,6 +29,9 @@ pub struct About {
     pub max_length: usize,
     /// Name of the base.
     pub base: String,
+    /// What the adapter does to positions (DeBERTa-v2 with shared projections).
+    #[serde(default, skip_serializing_if = "LoraPositionBranch::is_peft")]
+    pub position_branch: LoraPositionBranch,
     /// SHA-256 of the base's weight files; empty for a whole checkpoint.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub base_weights: BTreeMap<String, String>,

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use lowburn_glue::Task;
 use lowburn_lora::LoraConfig;
-use lowburn_models::Method;
+use lowburn_models::{LoraPositionBranch, Method};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
@@ -31,6 +31,9 @@ pub struct RunConfig {
     pub method: Method,
     /// The adapter, for [`Method::Lora`] only.
     pub lora: Option<LoraConfig>,
+    /// What the adapter does to positions, where the model projects them by the same matrices.
+    #[serde(default, skip_serializing_if = "LoraPositionBranch::is_peft")]
+    pub position_branch: LoraPositionBranch,
     /// A PEFT folder to start from, for [`Method::Lora`] only.
     pub init_adapter: Option<PathBuf>,
     /// Passes over the training rows.

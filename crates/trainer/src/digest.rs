@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
+use lowburn_models::weight_files;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::RunConfig;
@@ -83,9 +84,9 @@ pub fn digest(plan: &RunPlan) -> Result<String, TrainError> {
 /// SHA-256 of every file of a checkpoint folder that matters, by file name.
 ///
 /// # Errors
-/// When a file cannot be read.
+/// When a file cannot be read, or the weights are missing.
 pub(crate) fn model_digests(folder: &Path) -> Result<BTreeMap<String, String>, TrainError> {
-    let mut names = weight_files(folder)?;
+    let mut names = weight_names(folder)?;
     names.extend(MODEL_FILES.map(str::to_owned));
     names.retain(|name| folder.join(name).is_file());
     folder_digests(folder, &names)
@@ -94,26 +95,15 @@ pub(crate) fn model_digests(folder: &Path) -> Result<BTreeMap<String, String>, T
 /// SHA-256 of the weights of a checkpoint folder alone: what an adapter was trained upon.
 ///
 /// # Errors
-/// When a file cannot be read.
+/// When a file cannot be read, or the weights are missing.
 pub(crate) fn weight_digests(folder: &Path) -> Result<BTreeMap<String, String>, TrainError> {
-    folder_digests(folder, &weight_files(folder)?)
+    folder_digests(folder, &weight_names(folder)?)
 }
 
-/// The weight files that are read: safetensors where there are any.
-fn weight_files(folder: &Path) -> Result<Vec<String>, TrainError> {
-    let names = file_names(folder)?;
-    let pick = |test: &dyn Fn(&str) -> bool| -> Vec<String> {
-        names.iter().filter(|name| test(name)).cloned().collect()
-    };
-    if names.iter().any(|name| name == "model.safetensors") {
-        return Ok(vec!["model.safetensors".to_owned()]);
-    }
-    let found =
-        pick(&|name| name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
-    if !found.is_empty() {
-        return Ok(found);
-    }
-    Ok(pick(&|name| name.starts_with("pytorch_model")))
+/// Names of the weight files that are read, an index of shards included.
+fn weight_names(folder: &Path) -> Result<Vec<String>, TrainError> {
+    let name = |path: PathBuf| Some(path.file_name()?.to_string_lossy().into_owned());
+    Ok(weight_files(folder)?.into_iter().filter_map(name).collect())
 }
 
 fn adapter_files(folder: &Path) -> Result<Vec<String>, TrainError> {

@@ -94,6 +94,7 @@ pub fn inspect(config: &InspectConfig) -> Result<Inspection, TrainError> {
     };
     let (mut model, _, _) = load_classifier(&config.model, &options, &device)?;
     if let Some(lora) = &config.lora {
+        let lora = model_config.architecture().lora_config(lora.clone());
         model.attach(&lora.plan(&model.linear_names())?, lora.init, 0);
     }
     let model = model.set_trainable(config.method);
@@ -149,7 +150,7 @@ fn estimate(
     model: &ModelConfig,
     parameters: ParameterCounts,
 ) -> MemoryEstimate {
-    let sizes = model.roberta();
+    let sizes = model;
     let tokens = (config.batch_size as u64).saturating_mul(config.max_length as u64);
     let (hidden, inner) = (sizes.hidden_size as u64, sizes.intermediate_size as u64);
     let per_token = 8 * hidden + 2 * inner;

@@ -43,6 +43,7 @@ impl Keeper {
             labels: config.task.labels().iter().map(|&l| l.to_owned()).collect(),
             max_length: config.max_length,
             base: config.model_name.clone(),
+            position_branch: config.position_branch,
             base_weights,
         };
         Ok(Self { config, about })

@@ -63,7 +63,7 @@ pub use optimizer::{
 pub use output::{recover_folder, replace_folder, write_atomic, write_json};
 pub use plan::RunPlan;
 pub use predict::{PredictConfig, PredictInput, PredictionRow, predict};
-pub use progress::{Event, Observer, Silent};
+pub use progress::{Event, Observer, Silent, StepReport};
 pub use record::{Best, Digests, EvaluationRecord, ParameterCounts, RunRecord, Status, Timing};
 pub use schedule::{Schedule, Warmup};
 pub use system::{cpu_name, peak_memory_bytes};

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use lowburn_glue::{Dataset, Task, Tokenizer};
 use lowburn_lora::{AdapterFile, HostTensor, read_peft};
 use lowburn_models::{
-    HeadOrigin, HeadPolicy, LoadOptions, LoadReport, ModelConfig, SequenceClassifier,
-    load_classifier,
+    HeadOrigin, HeadPolicy, LoadOptions, LoadReport, LoraPositionBranch, Method, ModelConfig,
+    SequenceClassifier, load_classifier,
 };
 
 use crate::about::About;
 use crate::config::DeviceName;
 use crate::error::TrainError;
 use crate::head;
-use crate::plan::check_max_length;
+use crate::plan::{check_max_length, check_position_branch};
 use crate::progress::{Event, Observer};
 use crate::rows::{Rows, check_vocabulary};
 
@@ -30,6 +30,8 @@ pub struct Source {
     pub adapter: Option<PathBuf>,
     /// Use the adapter even if it was trained upon other weights.
     pub any_base: bool,
+    /// What the adapter does to positions; `None`: as its folder says, else as in PEFT.
+    pub position_branch: Option<LoraPositionBranch>,
 }
 
 /// A model in memory.
@@ -42,6 +44,8 @@ pub(crate) struct Loaded {
     pub(crate) labels: Option<Vec<String>>,
     /// Whether the head is neither the checkpoint's nor the adapter's.
     pub(crate) head_is_random: bool,
+    /// What the adapter does to positions.
+    pub(crate) position_branch: LoraPositionBranch,
 }
 
 impl Loaded {
@@ -59,7 +63,7 @@ impl Loaded {
 
     /// The rows of a data set, tokenised for this model.
     pub(crate) fn rows(&self, dataset: Dataset, max_length: usize) -> Result<Rows, TrainError> {
-        Rows::new(dataset, &self.tokenizer, max_length, self.config.pad_id())
+        Rows::new(dataset, &self.tokenizer, max_length, &self.config)
     }
 }
 
@@ -134,8 +138,15 @@ pub(crate) fn load(
     if let (HeadOrigin::OutputFresh { found }, None, Some(task)) = (report.head, &on_top, task) {
         return Err(other_labels(&source.model, found, task));
     }
+    let position_branch = position_branch(source, &on_top, about.as_ref(), &config)?;
+    model.set_position_branch(position_branch);
     let head_is_random = report.head != HeadOrigin::Loaded && on_top.is_none();
     if let Some(on_top) = &on_top {
+        if model.lacks_pooler(on_top.head()) && !on_top.head().is_empty() {
+            let drawn = report.head != HeadOrigin::Loaded;
+            let text = no_pooler(&source.model.display().to_string(), drawn);
+            observer.event(&Event::Warning(&format!("{}: {text}", folder.display())));
+        }
         model = put_on(model, on_top, &report)?;
         warn_of_headless(source, on_top, observer);
     }
@@ -153,7 +164,42 @@ pub(crate) fn load(
         tokenizer,
         about,
         head_is_random,
+        position_branch,
     })
+}
+
+/// What the adapter does to positions: as asked for, else as the folder says it was trained.
+fn position_branch(
+    source: &Source,
+    on_top: &Option<OnTop>,
+    about: Option<&About>,
+    config: &ModelConfig,
+) -> Result<LoraPositionBranch, TrainError> {
+    let Some(asked) = source.position_branch else {
+        let trained = about.map(|about| about.position_branch);
+        return Ok(trained.unwrap_or_default());
+    };
+    let method = match on_top {
+        Some(OnTop::Lora(_)) => Method::Lora,
+        Some(OnTop::Head(_)) => Method::Head,
+        None => Method::Full,
+    };
+    check_position_branch(asked, method, config)?;
+    Ok(asked)
+}
+
+/// The warning for an adapter of DeBERTa-v2 without its pooler. `drawn`: the base has none either.
+pub(crate) fn no_pooler(base: &str, drawn: bool) -> String {
+    let instead = match drawn {
+        true => format!("{base} has none either, so it starts from RANDOM numbers"),
+        false => {
+            format!("the one of {base} is used, which need not be the one it was trained with")
+        }
+    };
+    format!(
+        "the adapter has a classifier but no pooler, which DeBERTa-v2 applies before it: {instead}; \
+         train it again with modules_to_save = [\"classifier\", \"pooler\"]"
+    )
 }
 
 /// Labels of the head to build: the task's, which must be the adapter's.
@@ -172,7 +218,7 @@ fn labels_wanted(
         }
         (Some(found), _) => Ok(found),
         (None, Some(task)) => Ok(task.num_labels()),
-        (None, None) => Ok(config.num_labels().unwrap_or(2)),
+        (None, None) => Ok(config.num_labels.unwrap_or(2)),
     }
 }
 
@@ -215,7 +261,7 @@ fn label_names(
     let names: Vec<String> = match (task, about) {
         (Some(task), _) => owned(task.labels()),
         (None, Some(about)) => about.labels.clone(),
-        (None, None) => config.labels().unwrap_or_default().to_vec(),
+        (None, None) => config.labels.as_deref().unwrap_or_default().to_vec(),
     };
     (names.len() == count).then_some(names)
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use lowburn_models::save_checkpoint;
+use lowburn_models::{LoraPositionBranch, save_checkpoint};
 
 use crate::about::About;
 use crate::config::DeviceName;
@@ -35,6 +35,14 @@ pub fn merge(
                 .to_owned(),
         });
     }
+    if loaded.position_branch == LoraPositionBranch::Authors {
+        return Err(TrainError::config(
+            "lora-position-branch",
+            LoraPositionBranch::Authors,
+            "such an adapter cannot be merged: the matrix serves words with the update and positions \
+             without it, and a merged one could only do the same to both; keep base and adapter apart",
+        ));
+    }
     loaded.model.merge();
     Ok(Merged { loaded })
 }
@@ -56,6 +64,7 @@ impl Merged {
         loaded.tokenizer.save(folder)?;
         if let Some(about) = &loaded.about {
             let about = About {
+                position_branch: Default::default(),
                 base_weights: Default::default(),
                 ..about.clone()
             };

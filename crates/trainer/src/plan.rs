@@ -2,7 +2,7 @@
 //! anything is loaded or written, and each gives one message.
 
 use lowburn_lora::{AdapterFile, LoraConfig, PatternMap};
-use lowburn_models::{Method, ModelConfig};
+use lowburn_models::{LoraPositionBranch, Method, ModelConfig};
 
 use crate::config::{EvalEvery, RunConfig};
 use crate::error::TrainError;
@@ -47,8 +47,10 @@ impl RunConfig {
         check_rates(&self)?;
         check_order(&self)?;
         self.device.open()?;
-        let init = resolve_adapter(&mut self)?;
-        check_length(&self)?;
+        let model = ModelConfig::from_dir(&self.model)?;
+        let init = resolve_adapter(&mut self, &model)?;
+        check_position_branch(self.position_branch, self.method, &model)?;
+        check_max_length(self.max_length, model.max_length())?;
         Ok(RunPlan { config: self, init })
     }
 }
@@ -121,7 +123,10 @@ fn check_order(config: &RunConfig) -> Result<(), TrainError> {
 }
 
 /// Settles `config.lora` and reads the adapter to start from.
-fn resolve_adapter(config: &mut RunConfig) -> Result<Option<AdapterFile>, TrainError> {
+fn resolve_adapter(
+    config: &mut RunConfig,
+    model: &ModelConfig,
+) -> Result<Option<AdapterFile>, TrainError> {
     if config.method != Method::Lora {
         let what = [
             ("lora", config.lora.is_some()),
@@ -141,6 +146,8 @@ fn resolve_adapter(config: &mut RunConfig) -> Result<Option<AdapterFile>, TrainE
         None => None,
         Some(folder) => Some(lowburn_lora::read_peft(folder)?),
     };
+    let own = |lora: LoraConfig| model.architecture().lora_config(lora);
+    config.lora = config.lora.take().map(own);
     match (&mut config.lora, &init) {
         (None, None) => {
             return Err(TrainError::config(
@@ -149,7 +156,7 @@ fn resolve_adapter(config: &mut RunConfig) -> Result<Option<AdapterFile>, TrainE
                 "--method lora needs a rank, an alpha and targets, or --init-adapter",
             ));
         }
-        (lora @ None, Some(init)) => *lora = Some(init.config.clone()),
+        (lora @ None, Some(init)) => *lora = Some(own(init.config.clone())),
         (Some(lora), Some(init)) => same_adapter(lora, &init.config)?,
         (Some(_), None) => {}
     }
@@ -194,9 +201,25 @@ fn pattern<T: std::fmt::Display>(values: &PatternMap<T>) -> String {
     values.join(",")
 }
 
-fn check_length(config: &RunConfig) -> Result<(), TrainError> {
-    let positions = ModelConfig::from_dir(&config.model)?.max_length();
-    check_max_length(config.max_length, positions)
+/// The authors' way is a way only where an adapter could act on positions.
+pub(crate) fn check_position_branch(
+    branch: LoraPositionBranch,
+    method: Method,
+    model: &ModelConfig,
+) -> Result<(), TrainError> {
+    let reason = match branch {
+        LoraPositionBranch::Peft => return Ok(()),
+        LoraPositionBranch::Authors if method != Method::Lora => {
+            format!("it belongs to --method lora, and the method is {method}; leave it out")
+        }
+        LoraPositionBranch::Authors if model.shares_position_projections() => return Ok(()),
+        LoraPositionBranch::Authors => format!(
+            "it says what adapters do to positions that share the projections of keys and queries \
+             (share_att_key of DeBERTa-v2), and this {} model has none; leave it out",
+            model.architecture()
+        ),
+    };
+    Err(TrainError::config("lora-position-branch", branch, reason))
 }
 
 /// Whether rows of `max_length` tokens fit a model of `positions` usable positions.

@@ -11,7 +11,7 @@ use lowburn_models::{
 
 use crate::config::RunConfig;
 use crate::error::TrainError;
-use crate::load::head_labels;
+use crate::load::{head_labels, no_pooler};
 use crate::parameters::{self, Slot};
 use crate::plan::RunPlan;
 use crate::progress::{Event, Observer};
@@ -55,7 +55,7 @@ pub(crate) fn prepare(plan: &RunPlan, observer: &mut dyn Observer) -> Result<Pre
     let tokenizer = Tokenizer::from_dir(&config.model)?;
     let model_config = ModelConfig::from_dir(&config.model)?;
     check_vocabulary(&config.model, &tokenizer, &model_config)?;
-    let (train, evaluation) = load_rows(config, &tokenizer, model_config.pad_id())?;
+    let (train, evaluation) = load_rows(config, &tokenizer, &model_config)?;
     let order = Order {
         shuffle: config.shuffle,
         group_by_length: config.group_by_length,
@@ -89,7 +89,7 @@ pub(crate) fn prepare(plan: &RunPlan, observer: &mut dyn Observer) -> Result<Pre
 fn load_rows(
     config: &RunConfig,
     tokenizer: &Tokenizer,
-    pad_id: u32,
+    model: &ModelConfig,
 ) -> Result<(Rows, Vec<Rows>), TrainError> {
     let mut train = Rows::dataset(&config.data_dir, config.task, "train")?;
     if let Some(rows) = config.train_rows {
@@ -99,7 +99,7 @@ fn load_rows(
     for split in config.task.evaluation_splits() {
         evaluation.push(Rows::dataset(&config.data_dir, config.task, split)?);
     }
-    let tokenise = |dataset| Rows::new(dataset, tokenizer, config.max_length, pad_id);
+    let tokenise = |dataset| Rows::new(dataset, tokenizer, config.max_length, model);
     Ok((
         tokenise(train)?,
         evaluation
@@ -151,6 +151,7 @@ fn load_model(
         }
         (None, _) => {}
     }
+    model.set_position_branch(config.position_branch);
     Ok(model.set_trainable(config.method))
 }
 
@@ -191,6 +192,9 @@ fn apply_init(
             config.task,
             config.task.num_labels()
         )));
+    }
+    if model.lacks_pooler(&init.saved) {
+        observer.event(&Event::Warning(&no_pooler(&config.model_name, true)));
     }
     Ok(model.apply_adapter(&init, HeadPolicy::WhereShapesAgree)?)
 }

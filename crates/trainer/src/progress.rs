@@ -1,6 +1,8 @@
 //! What a run tells while it goes on. The trainer prints nothing: whoever starts it decides
 //! whether events become a progress bar, plain lines, or nothing.
 
+use serde::{Deserialize, Serialize};
+
 use crate::record::{Best, EvaluationRecord};
 
 /// Receives the events of a run, in order, on the thread that trains.
@@ -15,6 +17,27 @@ pub struct Silent;
 
 impl Observer for Silent {
     fn event(&mut self, _: &Event<'_>) {}
+}
+
+/// What is known after an optimiser step; it can be sent on to another process.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// The step, from 1.
+    pub step: u64,
+    /// Optimiser steps of the whole run.
+    pub total: u64,
+    /// Epochs done, as a fraction.
+    pub epoch: f64,
+    /// Mean loss over the effective batch.
+    pub loss: f64,
+    /// The rate used.
+    pub lr: f64,
+    /// Global norm before clipping.
+    pub grad_norm: f64,
+    /// Rows a second since this process started to train, evaluations left out.
+    pub examples_per_second: f64,
+    /// Seconds to go at that pace, further evaluations not counted.
+    pub eta_seconds: f64,
 }
 
 /// One thing that happened in a run.
@@ -35,24 +58,7 @@ pub enum Event<'a> {
         parameters: usize,
     },
     /// One optimiser step.
-    Step {
-        /// The step, from 1.
-        step: u64,
-        /// Optimiser steps of the whole run.
-        total: u64,
-        /// Epochs done, as a fraction.
-        epoch: f64,
-        /// Mean loss over the effective batch.
-        loss: f64,
-        /// The rate used.
-        lr: f64,
-        /// Global norm before clipping.
-        grad_norm: f64,
-        /// Rows a second since this process started to train, evaluations left out.
-        examples_per_second: f64,
-        /// Seconds to go at that pace, further evaluations not counted.
-        eta_seconds: f64,
-    },
+    Step(StepReport),
     /// Rows of an evaluation that are done.
     Evaluating {
         /// The split.

@@ -21,15 +21,16 @@ impl Rows {
         dataset: Dataset,
         tokenizer: &Tokenizer,
         max_length: usize,
-        pad_id: u32,
+        model: &ModelConfig,
     ) -> Result<Self, TrainError> {
         let encodings = tokenizer.encode_dataset(&dataset, max_length)?;
+        check_types(&encodings, tokenizer, model)?;
         let lengths = encodings.iter().map(|row| row.ids.len()).collect();
         Ok(Self {
             dataset,
             encodings,
             lengths,
-            pad_id,
+            pad_id: model.pad_id(),
         })
     }
 
@@ -70,6 +71,27 @@ impl Rows {
 /// A batch as the model wants it.
 pub(crate) fn model_input(batch: Batch) -> ModelInput {
     ModelInput::new(batch.ids, batch.rows, batch.length, batch.lengths)
+        .with_type_ids(batch.type_ids)
+}
+
+/// Whether every token type has an embedding, in a model that has such embeddings.
+fn check_types(
+    encodings: &[Encoding],
+    tokenizer: &Tokenizer,
+    model: &ModelConfig,
+) -> Result<(), TrainError> {
+    let largest = encodings.iter().flat_map(|row| &row.type_ids).max();
+    match (model.token_types(), largest) {
+        (Some(known), Some(&largest)) if largest as usize >= known => Err(TrainError::Mismatch {
+            path: tokenizer.path().to_path_buf(),
+            reason: format!(
+                "it gives tokens the type {largest} and the model has {known} (type_vocab_size in \
+                 config.json): tokenizer and checkpoint are not of one model; take both from the \
+                 same place"
+            ),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Whether every id the tokenizer can give has an embedding.
@@ -78,7 +100,7 @@ pub(crate) fn check_vocabulary(
     tokenizer: &Tokenizer,
     config: &ModelConfig,
 ) -> Result<(), TrainError> {
-    let (largest, size) = (tokenizer.max_id() as usize, config.vocab_size());
+    let (largest, size) = (tokenizer.max_id() as usize, config.vocab_size);
     if largest < size {
         return Ok(());
     }

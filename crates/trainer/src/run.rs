@@ -12,7 +12,7 @@ use crate::keep::Keeper;
 use crate::output::remove_folder;
 use crate::plan::RunPlan;
 use crate::prepare::Prepared;
-use crate::progress::{Event, Observer};
+use crate::progress::{Event, Observer, StepReport};
 use crate::record::{Best, EvaluationRecord, RunRecord, Status};
 use crate::rows::Rows;
 use crate::state::{self, Restored};
@@ -168,7 +168,7 @@ impl<'a> Run<'a> {
         let progress = &self.journal.progress;
         let total = prepared.schedule.total;
         let rows_a_step = progress.examples as f64 / progress.step as f64;
-        observer.event(&Event::Step {
+        observer.event(&Event::Step(StepReport {
             step: progress.step,
             total,
             epoch: self.epoch(prepared),
@@ -177,7 +177,7 @@ impl<'a> Run<'a> {
             grad_norm: outcome.grad_norm,
             examples_per_second: pace,
             eta_seconds: (total - progress.step) as f64 * rows_a_step / pace.max(1e-9),
-        });
+        }));
     }
 
     /// Evaluates every split and keeps the parameters when they are the best so far.

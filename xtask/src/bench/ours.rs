@@ -75,6 +75,7 @@ fn config(args: &OursArgs) -> RunConfig {
         data_dir: args.data.clone(),
         method: args.method,
         lora: (args.method == Method::Lora).then_some(lora),
+        position_branch: Default::default(),
         init_adapter: None,
         epochs: 1,
         batch_size: args.batch,
@@ -104,16 +105,16 @@ impl Observer for Server {
     fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::Started { trainable, .. } => self.trainable = *trainable,
-            Event::Step { step: 1, .. } => {
+            Event::Step(report) if report.step == 1 => {
                 answer(&json!({
                     "ready": true, "framework": "lowburn", "version": env!("CARGO_PKG_VERSION"),
                     "threads": self.threads, "cpu": cpu_name(), "trainable": self.trainable,
                 }));
                 wait();
             }
-            Event::Step { loss, .. } => {
+            Event::Step(report) => {
                 match last_seconds(&self.timing) {
-                    Ok(seconds) => answer(&json!({"seconds": seconds, "loss": loss})),
+                    Ok(seconds) => answer(&json!({"seconds": seconds, "loss": report.loss})),
                     Err(error) => answer(&json!({"error": lowburn::one_line(&error)})),
                 }
                 wait();

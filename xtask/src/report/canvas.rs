@@ -60,6 +60,8 @@ pub(crate) enum Mark {
     Dot,
     /// A hollow diamond.
     Diamond,
+    /// A dashed line with a hollow diamond.
+    Dashed,
 }
 
 /// One entry of the legend.
@@ -142,6 +144,14 @@ fn draw_legend(root: &Area<'_>, legend: &[Entry]) -> Result<()> {
             Mark::Diamond => root
                 .draw(&diamond((x + 12, y), entry.color))
                 .map_err(drawing)?,
+            Mark::Dashed => {
+                for dash in dashes(&[(x - 4, y), (x + 28, y)]) {
+                    root.draw(&PathElement::new(dash, entry.color.stroke_width(2)))
+                        .map_err(drawing)?;
+                }
+                root.draw(&diamond((x + 12, y), entry.color))
+                    .map_err(drawing)?;
+            }
         }
         let style = text(17, INK, HPos::Left, VPos::Center);
         root.draw_text(&entry.label, &style, (x + 31, y))
@@ -163,6 +173,31 @@ pub(crate) fn diamond(center: (i32, i32), color: RGBColor) -> PathElement<(i32, 
         (x + 6, y),
     ];
     PathElement::new(corners, color.stroke_width(2))
+}
+
+/// The pieces of a dashed line through pixels; corners count as a piece's end.
+pub(crate) fn dashes(line: &[(i32, i32)]) -> Vec<Vec<(i32, i32)>> {
+    const ON: f64 = 7.0;
+    const OFF: f64 = 5.0;
+    let mut pieces = Vec::new();
+    for ends in line.windows(2) {
+        let (from, to) = (ends[0], ends[1]);
+        let (dx, dy) = (f64::from(to.0 - from.0), f64::from(to.1 - from.1));
+        let length = dx.hypot(dy);
+        let at = |way: f64| {
+            let share = way / length;
+            (
+                from.0 + (dx * share).round() as i32,
+                from.1 + (dy * share).round() as i32,
+            )
+        };
+        let mut way = 0.0;
+        while way < length {
+            pieces.push(vec![at(way), at((way + ON).min(length))]);
+            way += ON + OFF;
+        }
+    }
+    pieces
 }
 
 /// Axes of one panel in value space, and where they lie in pixels.
@@ -326,6 +361,17 @@ mod tests {
             );
         }
         assert_eq!(nice_range(&[]), (0.0, 100.0, 20.0));
+    }
+
+    #[test]
+    fn dashes_lie_on_the_line_and_end_with_it() {
+        let pieces = dashes(&[(0, 0), (20, 0), (20, 9)]);
+        let ends: Vec<_> = pieces.iter().map(|piece| (piece[0], piece[1])).collect();
+        assert_eq!(
+            ends,
+            [((0, 0), (7, 0)), ((12, 0), (19, 0)), ((20, 0), (20, 7)),]
+        );
+        assert!(dashes(&[(3, 3), (3, 3)]).is_empty());
     }
 
     #[test]

@@ -10,10 +10,11 @@ use plotters::style::text_anchor::{HPos, VPos};
 use super::canvas::{
     Area, Axes, Entry, INK, MUTED, Mark, PEER, color, diamond, drawing, figure, panel, text,
 };
+use super::curves;
 use super::stats::Summary;
 use super::words;
 use crate::grid::Approach;
-use crate::record::{CellResults, Results};
+use crate::results::{CellResults, Results};
 
 /// File names and SVG texts of all figures that the records allow.
 ///
@@ -25,16 +26,20 @@ pub(crate) fn render(results: &Results) -> Result<Vec<(&'static str, String)>> {
     }
     let mut figures = vec![
         ("methods.svg", by_method(results)?),
-        ("curves.svg", curves(results)?),
+        ("curves.svg", curves::all(results)?),
         ("parameters.svg", by_parameters(results)?),
     ];
     if ranks(results).len() > 1 {
         figures.push(("ranks.svg", by_rank(results)?));
     }
+    if let Some(svg) = curves::beside_peer(results)? {
+        figures.push(("peer.svg", svg));
+    }
     Ok(figures)
 }
 
-fn ranks(results: &Results) -> Vec<usize> {
+/// The ranks of the grid in rising order.
+pub(super) fn ranks(results: &Results) -> Vec<usize> {
     let ranks: BTreeSet<usize> = results
         .grid
         .cells
@@ -63,16 +68,27 @@ fn approaches(results: &Results) -> Vec<Approach> {
     found
 }
 
-fn legend(results: &Results, mark: Mark) -> Vec<Entry> {
+/// The methods of ours that `wanted` picks.
+pub(super) fn methods_legend(
+    results: &Results,
+    mark: Mark,
+    wanted: impl Fn(&Approach) -> bool,
+) -> Vec<Entry> {
     let ranks = ranks(results);
-    let mut entries: Vec<Entry> = approaches(results)
+    approaches(results)
         .iter()
+        .filter(|approach| wanted(approach))
         .map(|approach| Entry {
             label: approach.label(),
             color: color(approach, &ranks),
             mark,
         })
-        .collect();
+        .collect()
+}
+
+/// All methods, and the peer where it has runs.
+fn legend(results: &Results) -> Vec<Entry> {
+    let mut entries = methods_legend(results, Mark::Dot, |_| true);
     let mut peers: Vec<String> = Vec::new();
     for cell in results.cells.iter().filter(|cell| !cell.peer.is_empty()) {
         let label = cell.cell.approach.label();
@@ -91,7 +107,8 @@ fn legend(results: &Results, mark: Mark) -> Vec<Entry> {
     entries
 }
 
-fn note(results: &Results) -> String {
+/// Model and seeds, in the corner of a figure.
+pub(super) fn note(results: &Results) -> String {
     let count = results.grid.seeds.len();
     format!(
         "{}, {count} seed{}",
@@ -100,12 +117,19 @@ fn note(results: &Results) -> String {
     )
 }
 
-fn dot(area: &Area<'_>, at: (i32, i32), radius: i32, style: RGBAColor) -> Result<()> {
+/// A filled dot.
+pub(super) fn dot(area: &Area<'_>, at: (i32, i32), radius: i32, style: RGBAColor) -> Result<()> {
     area.draw(&Circle::new(at, radius, style.filled()))
         .map_err(drawing)
 }
 
-fn stroke(area: &Area<'_>, points: Vec<(i32, i32)>, style: RGBAColor, width: u32) -> Result<()> {
+/// A line through pixels.
+pub(super) fn stroke(
+    area: &Area<'_>,
+    points: Vec<(i32, i32)>,
+    style: RGBAColor,
+    width: u32,
+) -> Result<()> {
     area.draw(&PathElement::new(points, style.stroke_width(width)))
         .map_err(drawing)
 }
@@ -116,7 +140,7 @@ fn by_method(results: &Results) -> Result<String> {
     figure(
         "Best epoch by method",
         &note(results),
-        &legend(results, Mark::Dot),
+        &legend(results),
         tasks.len(),
         |index, area| {
             let task = tasks[index];
@@ -196,105 +220,6 @@ fn mean_bar(
         .map_err(drawing)
 }
 
-/// The metric after every epoch: one thin line a seed, a thick one for their mean.
-fn curves(results: &Results) -> Result<String> {
-    let (tasks, ranks) = (results.grid.tasks(), ranks(results));
-    figure(
-        "Learning curves",
-        &note(results),
-        &legend(results, Mark::Line),
-        tasks.len(),
-        |index, area| {
-            let task = tasks[index];
-            let cells: Vec<&CellResults> = results.of_task(task).collect();
-            let values: Vec<f64> = cells
-                .iter()
-                .flat_map(|cell| all_curves(cell))
-                .flatten()
-                .map(|(_, y)| y)
-                .collect();
-            let last = cells.iter().map(|cell| cell.cell.epochs).max().unwrap_or(1);
-            let step = last.div_ceil(10);
-            let ticks: Vec<(f64, String)> = (1..=last)
-                .filter(|epoch| epoch % step == 0)
-                .map(|epoch| (epoch as f64, epoch.to_string()))
-                .collect();
-            let range = (0.75, last as f64 + 0.25);
-            let axes = panel(
-                area,
-                words::task(task),
-                ("epoch", &words::axis(task)),
-                range,
-                &ticks,
-                &values,
-            )?;
-            for cell in &cells {
-                let shade = color(&cell.cell.approach, &ranks);
-                bundle(
-                    area,
-                    &axes,
-                    &cell
-                        .ours
-                        .iter()
-                        .map(|(_, record)| record.curve())
-                        .collect::<Vec<_>>(),
-                    shade,
-                    true,
-                )?;
-                bundle(
-                    area,
-                    &axes,
-                    &cell
-                        .peer
-                        .iter()
-                        .map(|(_, record)| record.curve())
-                        .collect::<Vec<_>>(),
-                    PEER,
-                    false,
-                )?;
-            }
-            Ok(())
-        },
-    )
-}
-
-fn all_curves(cell: &CellResults) -> Vec<Vec<(f64, f64)>> {
-    cell.ours
-        .iter()
-        .chain(&cell.peer)
-        .map(|(_, record)| record.curve())
-        .collect()
-}
-
-fn bundle(
-    area: &Area<'_>,
-    axes: &Axes,
-    curves: &[Vec<(f64, f64)>],
-    shade: RGBColor,
-    round: bool,
-) -> Result<()> {
-    for curve in curves {
-        let points = curve.iter().map(|&(x, y)| axes.at(x, y)).collect();
-        stroke(area, points, shade.mix(0.3), 1)?;
-    }
-    let length = curves.iter().map(Vec::len).min().unwrap_or(0);
-    let mean: Vec<(i32, i32)> = (0..length)
-        .map(|index| {
-            let total: f64 = curves.iter().map(|curve| curve[index].1).sum();
-            axes.at(curves[0][index].0, total / curves.len() as f64)
-        })
-        .collect();
-    stroke(area, mean.clone(), shade.to_rgba(), 3)?;
-    for at in mean {
-        if round {
-            dot(area, at, 4, shade.to_rgba())?;
-        } else {
-            area.draw(&diamond(at, shade)).map_err(drawing)?;
-        }
-    }
-    Ok(())
-}
-
 /// Mean and range over seeds by the number of trained parameters, on a logarithmic axis.
 fn by_parameters(results: &Results) -> Result<String> {
     let (tasks, ranks) = (results.grid.tasks(), ranks(results));
@@ -312,14 +237,10 @@ fn by_parameters(results: &Results) -> Result<String> {
     let ticks: Vec<(f64, String)> = (low as i32..=high as i32)
         .map(|power| (f64::from(power), words::power(power)))
         .collect();
-    let ours: Vec<Entry> = legend(results, Mark::Dot)
-        .into_iter()
-        .filter(|entry| entry.mark != Mark::Diamond)
-        .collect();
     figure(
         "Best epoch by trained parameters",
         &note(results),
-        &ours,
+        &methods_legend(results, Mark::Dot, |_| true),
         tasks.len(),
         |index, area| {
             let task = tasks[index];
@@ -382,7 +303,7 @@ fn by_rank(results: &Results) -> Result<String> {
     figure(
         "Best epoch by rank",
         &note(results),
-        &legend(results, Mark::Dot),
+        &legend(results),
         tasks.len(),
         |index, area| {
             let task = tasks[index];

@@ -4,9 +4,11 @@
 //! not differ from the runs that it claims to show.
 
 mod canvas;
+mod curves;
 mod figures;
 mod markers;
 mod page;
+mod peer;
 mod stats;
 mod table;
 mod words;
@@ -21,7 +23,7 @@ pub(crate) use stats::Summary;
 pub(crate) use table::{Align, Table, bytes};
 
 use crate::grid::Grid;
-use crate::record::{Results, strays};
+use crate::results::{Results, strays};
 use crate::workspace;
 
 /// Arguments of `cargo xtask report`.
@@ -32,7 +34,7 @@ pub(crate) struct ReportArgs {
     /// Compare with what is there instead of writing; fails on any difference
     #[arg(long)]
     check: bool,
-    /// Folder that holds records/ and gets the report [default: results/GRID]
+    /// Folder that holds records/ and peer/ and gets the report [default: results/GRID]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }

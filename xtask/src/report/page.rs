@@ -2,15 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use lowburn::grouped;
 use lowburn_glue::Task;
 
+use super::peer;
 use super::stats::Summary;
-use super::table::{Align, Table, bytes, duration, thousands};
+use super::table::{Align, Table, bytes, duration};
 use super::words;
 use crate::grid::Approach;
-use crate::record::{CellResults, Record, Results};
+use crate::record::Record;
+use crate::results::{CellResults, Results};
 
-const MISSING: &str = "missing";
+/// In the place of what no run has given yet.
+pub(super) const MISSING: &str = "missing";
 
 /// The whole of `results/<grid>/README.md`.
 pub(crate) fn page(results: &Results, figures: &[&str]) -> String {
@@ -26,9 +30,7 @@ pub(crate) fn page(results: &Results, figures: &[&str]) -> String {
     text += "Mean and standard deviation over seeds of each run's best epoch on the dev set, in points; \
              `vs full` is the difference of the means.\n\n";
     text += &main_table(results).markdown();
-    if results.cells.iter().any(|cell| !cell.peer.is_empty()) {
-        text += &peer_section(results);
-    }
+    text += &peer::section(results);
     if !figures.is_empty() {
         text += "\n## Figures\n";
         for name in figures {
@@ -55,7 +57,10 @@ fn command(results: &Results) -> String {
 fn caption(name: &str) -> &'static str {
     match name {
         "methods.svg" => "Best epoch of every seed by method, one panel a task",
-        "curves.svg" => "Score after every epoch by method, one panel a task",
+        "curves.svg" => "Score at every evaluation by method, one panel a task",
+        "peer.svg" => {
+            "Score at every evaluation of lowburn and of PyTorch + PEFT, one panel a task"
+        }
         "parameters.svg" => "Best epoch by number of trained parameters, one panel a task",
         "ranks.svg" => "Best epoch by rank of the adapters, one panel a task",
         _ => "Figure",
@@ -139,7 +144,7 @@ fn main_row(results: &Results, cell: &CellResults, full: Option<f64>) -> Vec<Str
         format!("{:.1}", summary.median),
         format!("{:.1} to {:.1}", summary.min, summary.max),
         difference,
-        thousands(counts.trainable),
+        grouped(counts.trainable),
         percent(counts.trainable, counts.total),
         mean_time(&cell.ours),
         runs,
@@ -154,7 +159,7 @@ fn mean_of(results: &Results, task: Task, wanted: impl Fn(&Approach) -> bool) ->
     Summary::of(&cell.points()).map(|summary| summary.mean)
 }
 
-fn percent(part: u64, whole: u64) -> String {
+fn percent(part: usize, whole: usize) -> String {
     let share = part as f64 / whole.max(1) as f64 * 100.0;
     if share < 10.0 {
         format!("{share:.2} %")
@@ -163,61 +168,8 @@ fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// Ours beside the same runs of the peer.
-fn peer_section(results: &Results) -> String {
-    let mut table = Table::new([
-        ("Task", Align::Left),
-        ("Method", Align::Left),
-        ("lowburn", Align::Right),
-        (words::PEER, Align::Right),
-        ("Difference", Align::Right),
-        ("Spread of seeds", Align::Right),
-        ("Within it", Align::Left),
-        ("Time: lowburn", Align::Right),
-        (words::PEER, Align::Right),
-    ]);
-    for cell in results.cells.iter().filter(|cell| !cell.peer.is_empty()) {
-        let (ours, peer) = (
-            Summary::of(&cell.points()),
-            Summary::of(&cell.peer_points()),
-        );
-        let show = |summary: Option<Summary>| {
-            summary.map_or(MISSING.to_owned(), |s| s.mean_and_deviation())
-        };
-        let mut row = vec![
-            words::task(cell.cell.task).to_owned(),
-            cell.cell.approach.label(),
-            show(ours),
-            show(peer),
-        ];
-        if let (Some(ours), Some(peer)) = (ours, peer) {
-            let difference = ours.mean - peer.mean;
-            let spread = (ours.max - ours.min).max(peer.max - peer.min);
-            row.extend([
-                format!("{difference:+.1}"),
-                format!("{spread:.1}"),
-                if difference.abs() <= spread {
-                    "yes"
-                } else {
-                    "no"
-                }
-                .to_owned(),
-                mean_time(&cell.ours),
-                mean_time(&cell.peer),
-            ]);
-        }
-        table.row(row);
-    }
-    format!(
-        "\n## Beside PyTorch + PEFT\n\nThe same recipe run by `scripts/peer/grid_minilm.py`, records in `peer/`. \
-         The two draw their random numbers differently, so only the distributions can agree, not the runs. \
-         The spread is the larger of the two ranges over seeds.\n\n{}",
-        table.markdown()
-    )
-}
-
 /// In the place of a time that was taken while the machine did other work.
-const SHARED: &str = "shared machine";
+pub(super) const SHARED: &str = "shared machine";
 
 /// Mean time of a run; nothing where a time was taken on a busy machine.
 fn mean_time(runs: &[(u64, Record)]) -> String {
@@ -278,9 +230,9 @@ fn cost_table(results: &Results) -> Table {
             },
             speed.unwrap_or_default(),
             memory.map(bytes).unwrap_or_default(),
-            thousands(counts.adapter),
-            thousands(counts.head),
-            thousands(counts.trainable),
+            grouped(counts.adapter),
+            grouped(counts.head),
+            grouped(counts.trainable),
         ]);
         table.row(row);
     }
@@ -376,7 +328,7 @@ pub(crate) fn summary_table(results: &Results) -> Table {
         let trained = counts
             .map(|counts| {
                 let share = percent(counts.trainable, counts.total);
-                format!("{} ({share})", thousands(counts.trainable))
+                format!("{} ({share})", grouped(counts.trainable))
             })
             .unwrap_or_default();
         let label = cell.cell.approach.label();

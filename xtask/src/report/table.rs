@@ -81,19 +81,6 @@ impl Table {
     }
 }
 
-/// `1234567` as `1,234,567`.
-pub(crate) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// Seconds as `42 s` or `7.5 min`.
 pub(crate) fn duration(seconds: f64) -> String {
     if seconds < 100.0 {
@@ -132,9 +119,6 @@ mod tests {
 
     #[test]
     fn numbers_are_written_for_people() {
-        assert_eq!(thousands(294_912), "294,912");
-        assert_eq!(thousands(12), "12");
-        assert_eq!(thousands(1_000_000), "1,000,000");
         assert_eq!(duration(41.6), "42 s");
         assert_eq!(duration(450.0), "7.5 min");
         assert_eq!(bytes(310_400_000), "310 MB");

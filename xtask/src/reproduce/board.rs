@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use lowburn::duration;
+use lowburn::{duration, pace};
+use lowburn_trainer::StepReport;
 
 use super::worker::Message;
 
@@ -138,24 +139,7 @@ impl Lane<'_> {
                 }
                 self.said = Some(Instant::now());
             }
-            Message::Step {
-                step,
-                total,
-                epoch,
-                loss,
-                lr,
-                rate,
-                eta,
-            } => {
-                let text = format!(
-                    "epoch {epoch:.2}  loss {loss:.4}  lr {lr:.2e}  {rate:.0} examples/s  {} to go{}",
-                    duration(*eta),
-                    self.best
-                        .map(|best| format!("  best {best:.1}"))
-                        .unwrap_or_default()
-                );
-                self.step(*step, *total, text);
-            }
+            Message::Step(report) => self.step(report),
             Message::Evaluated { value, best, .. } => {
                 if *best {
                     self.best = value.map(|value| value * 100.0);
@@ -179,7 +163,10 @@ impl Lane<'_> {
         }
     }
 
-    fn step(&mut self, step: u64, total: u64, text: String) {
+    fn step(&mut self, report: &StepReport) {
+        let StepReport { step, total, .. } = *report;
+        let best = self.best.map(|best| format!("  best {best:.1}"));
+        let text = pace(report) + &best.unwrap_or_default();
         if let Some(bar) = &self.bar {
             bar.set_position(step);
             bar.set_message(text);

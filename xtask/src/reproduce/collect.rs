@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::runs::Run;
+use crate::results::record_folder;
 use crate::workspace;
 
 /// How a new record compares with the one that was there.
@@ -39,7 +40,7 @@ pub(crate) enum Timing {
 /// # Errors
 /// When a file cannot be read or written.
 pub(crate) fn collect(run: &Run, data: &str, results: &Path, timing: Timing) -> Result<Agreement> {
-    let target = results.join("records").join(&run.name);
+    let target = record_folder(results, &run.name);
     let read = |path: &Path| {
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
     };

@@ -2,7 +2,8 @@
 //!
 //! A run is known by the digest of its full configuration and of every file that goes in. One that is finished in the
 //! work folder is not trained again, one that was interrupted goes on. What a clone brings along in `results` is no
-//! reason to skip a run: reproducing means to do it here.
+//! reason to skip a run, because reproducing means to do it here, unless `--skip-recorded` says that a grid is to be
+//! finished in several sittings or on several machines.
 
 mod board;
 mod collect;
@@ -21,14 +22,14 @@ use crate::report::{Align, Table};
 use crate::workspace;
 use board::Board;
 use collect::{Agreement, Timing, collect};
-use runs::{Inputs, Run, Todo, plan};
+use runs::{Inputs, Run, Todo, plan, skip_recorded};
 
 pub(crate) use worker::work;
 
 /// Arguments of `cargo xtask reproduce`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReproduceArgs {
-    /// Grid to run: mini, minilm, or a .toml file
+    /// Grid to run: mini, minilm, minilm-deberta, or a .toml file
     #[arg(default_value = "mini")]
     grid: String,
     /// Folder that holds the grid's checkpoint as a folder (not needed for mini)
@@ -43,6 +44,13 @@ pub(crate) struct ReproduceArgs {
     /// Say what would be run, and stop
     #[arg(long)]
     dry_run: bool,
+    /// Do not train a run whose finished record, with the same digest, is in the results folder already
+    ///
+    /// For a grid that is finished in several sittings or on several machines: commit or copy the records, and go on
+    /// elsewhere with nothing else. A record of another recipe, other inputs or an older digest format does not count.
+    /// Without this option only the work folder counts.
+    #[arg(long)]
+    skip_recorded: bool,
     /// Runs at a time
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: usize,
@@ -82,7 +90,10 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
         .unwrap_or_else(|| workspace::results(&grid.name));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = args.threads.unwrap_or((cores / args.jobs).max(1));
-    let runs = plan(&grid, &inputs, &work, &args.filter, threads)?;
+    let mut runs = plan(&grid, &inputs, &work, &args.filter, threads)?;
+    if args.skip_recorded {
+        skip_recorded(&mut runs, &results);
+    }
     if args.dry_run {
         print!("{}", dry_run(&runs));
         return Ok(());
@@ -141,16 +152,21 @@ struct Training<'a> {
 
 /// Trains what is to do, `jobs` at a time; gives the names of failed runs, and how records compare with older ones.
 fn train_all(runs: &[Run], training: &Training<'_>) -> Result<(Vec<String>, Vec<Agreement>)> {
-    let (done, todo): (Vec<&Run>, Vec<&Run>) =
-        runs.iter().partition(|run| run.todo == Todo::Nothing);
-    let mut agreements = Vec::new();
+    let (done, todo): (Vec<&Run>, Vec<&Run>) = runs
+        .iter()
+        .filter(|run| run.todo != Todo::Recorded)
+        .partition(|run| run.todo == Todo::Nothing);
     for run in &done {
         collect(run, &training.grid.data, training.results, Timing::AsBefore)?;
     }
-    if !done.is_empty() {
-        eprintln!("{} of {} runs are done already", done.len(), runs.len());
+    let recorded = runs.len() - done.len() - todo.len();
+    for (count, words) in [(done.len(), "done"), (recorded, "recorded")] {
+        if count > 0 {
+            eprintln!("{count} of {} runs are {words} already", runs.len());
+        }
     }
-    let board = Board::new(runs.len(), done.len());
+    let trained = todo.len();
+    let board = Board::new(runs.len(), runs.len() - trained);
     let queue: Mutex<VecDeque<&Run>> = Mutex::new(todo.into());
     let outcomes: Mutex<Vec<(String, Result<Agreement>)>> = Mutex::default();
     std::thread::scope(|scope| {
@@ -174,7 +190,7 @@ fn train_all(runs: &[Run], training: &Training<'_>) -> Result<(Vec<String>, Vec<
         }
     });
     board.close();
-    let mut failed = Vec::new();
+    let (mut failed, mut agreements) = (Vec::new(), Vec::new());
     for (name, outcome) in outcomes
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)
@@ -184,11 +200,10 @@ fn train_all(runs: &[Run], training: &Training<'_>) -> Result<(Vec<String>, Vec<
             Err(_) => failed.push(name),
         }
     }
-    if runs.len() > done.len() {
-        let count = runs.len() - done.len();
+    if trained > 0 {
         eprintln!(
-            "{count} run{} in {}",
-            if count == 1 { "" } else { "s" },
+            "{trained} run{} in {}",
+            if trained == 1 { "" } else { "s" },
             board.elapsed()
         );
     }

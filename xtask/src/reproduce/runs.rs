@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use lowburn_lora::LoraConfig;
-use lowburn_trainer::{
-    DeviceName, EvalEvery, Method, RunConfig, RunRecord, Start, Status, Warmup, digest,
-};
+use lowburn_trainer::{DeviceName, Method, RunConfig, RunRecord, Start, Status, Warmup, digest};
 
 use crate::grid::{Approach, Cell, Grid};
+use crate::record::Record;
+use crate::results::record_folder;
 use crate::workspace;
 
 /// The model's and the data's folder of a grid.
@@ -71,11 +71,13 @@ pub(crate) struct Run {
     pub(crate) todo: Todo,
 }
 
-/// What the work folder says about a run.
+/// What the work folder says about a run, or the records do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Todo {
     /// It is finished.
     Nothing,
+    /// A finished record of it is among the results, and the user lets that count.
+    Recorded,
     /// It was interrupted.
     Continue,
     /// It was never started.
@@ -89,7 +91,7 @@ impl Todo {
     pub(crate) fn start(&self) -> Start {
         match self {
             Todo::Train | Todo::Replace => Start::Overwrite,
-            Todo::Nothing | Todo::Continue => Start::Resume,
+            Todo::Nothing | Todo::Recorded | Todo::Continue => Start::Resume,
         }
     }
 
@@ -97,6 +99,7 @@ impl Todo {
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Todo::Nothing => "done",
+            Todo::Recorded => "recorded",
             Todo::Continue => "goes on",
             Todo::Train => "to do",
             Todo::Replace => "again, something in it changed",
@@ -163,6 +166,27 @@ pub(crate) fn look(folder: &Path, digest: &str) -> Todo {
     }
 }
 
+/// Lets finished records count: a run whose digest one of them has is not to be done, here or anywhere.
+///
+/// The digest holds the whole recipe, every input file and the format of digests, so a record of another recipe, of
+/// other inputs or of an older format never counts.
+pub(crate) fn skip_recorded(runs: &mut [Run], results: &Path) {
+    for run in runs {
+        let record = record_folder(results, &run.name);
+        if run.todo != Todo::Nothing && is_recorded(&record, &run.digest) {
+            run.todo = Todo::Recorded;
+        }
+    }
+}
+
+/// Whether a folder holds the finished record, log included, of the run of this digest. Files that cannot be read are
+/// no record: the run is then trained, and its record written anew.
+fn is_recorded(folder: &Path, digest: &str) -> bool {
+    let record = Record::read(folder).ok().flatten();
+    let same = record.is_some_and(|record| record.digest.as_deref() == Some(digest));
+    same && folder.join("log.jsonl").is_file()
+}
+
 fn run_config(
     grid: &Grid,
     cell: &Cell,
@@ -196,6 +220,7 @@ fn run_config(
         data_dir: inputs.data.clone(),
         method,
         lora,
+        position_branch: Default::default(),
         init_adapter: None,
         epochs: cell.epochs,
         batch_size: cell.batch_size,
@@ -209,7 +234,7 @@ fn run_config(
         group_by_length: cell.group_by_length,
         train_rows: None,
         max_steps: None,
-        eval_every: EvalEvery::Epoch,
+        eval_every: cell.eval_every,
         device: DeviceName::Flex,
         threads: Some(threads),
     })

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use lowburn_trainer::{Event, Observer, RunConfig, digest};
+use lowburn_trainer::{Event, Observer, RunConfig, StepReport, digest};
 use serde::{Deserialize, Serialize};
 
 use super::runs::{Run, look};
@@ -36,22 +36,7 @@ pub(crate) enum Message {
         total: u64,
     },
     /// One optimiser step.
-    Step {
-        /// The step, from 1.
-        step: u64,
-        /// Steps of the whole run.
-        total: u64,
-        /// Epochs done.
-        epoch: f64,
-        /// Mean loss.
-        loss: f64,
-        /// The rate used.
-        lr: f64,
-        /// Rows a second.
-        rate: f64,
-        /// Seconds to go.
-        eta: f64,
-    },
+    Step(StepReport),
     /// A split was evaluated.
     Evaluated {
         /// Epochs done.
@@ -202,24 +187,7 @@ impl Observer for Teller {
                 done: *done,
                 total: *total,
             },
-            Event::Step {
-                step,
-                total,
-                epoch,
-                loss,
-                lr,
-                examples_per_second,
-                eta_seconds,
-                ..
-            } => Message::Step {
-                step: *step,
-                total: *total,
-                epoch: *epoch,
-                loss: *loss,
-                lr: *lr,
-                rate: *examples_per_second,
-                eta: *eta_seconds,
-            },
+            Event::Step(report) => Message::Step(*report),
             Event::Evaluated {
                 evaluation,
                 is_best,
@@ -246,15 +214,16 @@ mod tests {
     fn messages_survive_the_pipe() {
         let messages = [
             Message::Started { done: 3, total: 10 },
-            Message::Step {
+            Message::Step(StepReport {
                 step: 4,
                 total: 10,
                 epoch: 0.4,
                 loss: 0.7,
                 lr: 1e-3,
-                rate: 31.5,
-                eta: 12.0,
-            },
+                grad_norm: 1.5,
+                examples_per_second: 31.5,
+                eta_seconds: 12.0,
+            }),
             Message::Evaluated {
                 epoch: 1.0,
                 split: "validation".to_owned(),

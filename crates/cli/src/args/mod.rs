@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
+use lowburn_models::LoraPositionBranch;
 use lowburn_trainer::DeviceName;
 
 pub use tools::{
@@ -42,7 +43,7 @@ Words
 
 `lowburn COMMAND --help` tells more.";
 
-/// Fine-tunes RoBERTa with LoRA on GLUE, on a processor, without Python.
+/// Fine-tunes RoBERTa and DeBERTa-v2 with LoRA on GLUE, on a processor, without Python.
 #[derive(Debug, Parser)]
 #[command(name = "lowburn", version, styles = STYLES, after_help = EXAMPLES, max_term_width = 110)]
 pub struct Cli {
@@ -127,6 +128,21 @@ pub struct ModelArgs {
     /// Use the adapter although it was trained on another base
     #[arg(long)]
     pub any_base: bool,
+    /// What the adapter does to positions in DeBERTa-v2 [default: as it was trained where known,
+    /// else peft; adapters released by the LoRA authors need authors]
+    #[arg(long, value_name = "peft|authors")]
+    pub lora_position_branch: Option<LoraPositionBranch>,
+}
+
+/// Where a command writes a checkpoint.
+#[derive(Debug, Clone, Args)]
+pub struct NewCheckpointArgs {
+    /// Folder of the new checkpoint
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace --output if it exists
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 /// Sizes of a batch.

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use lowburn_glue::Task;
-use lowburn_models::Method;
+use lowburn_models::{LoraPositionBranch, Method};
 
-use super::{BatchArgs, Common, LoraArgs, ModelArgs};
+use super::{BatchArgs, Common, LoraArgs, ModelArgs, NewCheckpointArgs};
 
 /// `lowburn eval`.
 #[derive(Debug, Clone, Args)]
@@ -82,12 +82,13 @@ pub struct MergeArgs {
     /// Use the adapter although it was trained on another base
     #[arg(long)]
     pub any_base: bool,
-    /// Folder of the new checkpoint
-    #[arg(long, value_name = "DIR")]
-    pub output: PathBuf,
-    /// Replace --output if it exists
-    #[arg(long)]
-    pub overwrite: bool,
+    /// What the adapter does to positions in DeBERTa-v2 [default: as it was trained where known,
+    /// else peft]; with authors it cannot be merged
+    #[arg(long, value_name = "peft|authors")]
+    pub lora_position_branch: Option<LoraPositionBranch>,
+    /// The new checkpoint.
+    #[command(flatten)]
+    pub new: NewCheckpointArgs,
     /// The machine.
     #[command(flatten)]
     pub common: Common,
@@ -172,12 +173,9 @@ pub struct InitArgs {
     /// Fixes the weights
     #[arg(long, value_name = "N")]
     pub seed: u64,
-    /// Folder of the new checkpoint
-    #[arg(long, value_name = "DIR")]
-    pub output: PathBuf,
-    /// Replace --output if it exists
-    #[arg(long)]
-    pub overwrite: bool,
+    /// The new checkpoint.
+    #[command(flatten)]
+    pub new: NewCheckpointArgs,
     /// The machine.
     #[command(flatten)]
     pub common: Common,

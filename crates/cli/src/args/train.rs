@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 use lowburn_glue::Task;
-use lowburn_lora::Targets;
-use lowburn_models::Method;
+use lowburn_lora::{LoraInit, Targets};
+use lowburn_models::{LoraPositionBranch, Method};
 use lowburn_trainer::EvalEvery;
 
 use super::Common;
@@ -41,6 +41,15 @@ pub struct TrainArgs {
     /// PEFT folder to start from; rank, alpha and targets are the folder's
     #[arg(long, value_name = "DIR", help_heading = "Adapter")]
     pub init_adapter: Option<PathBuf>,
+    /// What adapters on DeBERTa-v2's shared projections do to positions: act there too (peft), or
+    /// not (authors, as in the LoRA authors' code; cannot be merged)
+    #[arg(
+        long,
+        value_name = "peft|authors",
+        default_value_t,
+        help_heading = "Adapter"
+    )]
+    pub lora_position_branch: LoraPositionBranch,
     /// The recipe.
     #[command(flatten)]
     pub recipe: RecipeArgs,
@@ -72,8 +81,8 @@ pub struct LoraArgs {
     /// Alpha; the update is scaled by alpha / r [default: 16]
     #[arg(long, allow_hyphen_values = true)]
     pub alpha: Option<f64>,
-    /// Layers that get an adapter: names such as query,value, a regular expression of the whole
-    /// name, or all-linear [default: query,value]
+    /// Layers that get an adapter: names such as query,value (which mean query_proj,value_proj in
+    /// DeBERTa-v2), a regular expression of the whole name, or all-linear [default: query,value]
     #[arg(long, value_name = "NAMES|REGEX|all-linear")]
     pub target: Option<Targets>,
     /// Dropout on the adapter's input while training [default: 0]
@@ -82,6 +91,11 @@ pub struct LoraArgs {
     /// Scale by alpha / sqrt(r) instead
     #[arg(long)]
     pub rslora: bool,
+    /// How A starts: kaiming (uniform, as PEFT does), gaussian (standard deviation 1 / r) or
+    /// gaussian:STD (gaussian:0.02 in the LoRA authors' DeBERTa code); B starts at 0
+    /// [default: kaiming]
+    #[arg(long, value_name = "kaiming|gaussian[:STD]")]
+    pub lora_init: Option<LoraInit>,
 }
 
 impl LoraArgs {
@@ -102,6 +116,7 @@ impl LoraArgs {
                 .map(|names| format!("--target {names}")),
             self.lora_dropout.map(|p| format!("--lora-dropout {p}")),
             self.rslora.then(|| "--rslora".to_owned()),
+            self.lora_init.map(|init| format!("--lora-init {init}")),
         ]
         .into_iter()
         .flatten()

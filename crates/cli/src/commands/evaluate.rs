@@ -38,5 +38,6 @@ pub(super) fn source(args: &ModelArgs) -> anyhow::Result<Source> {
         model: hub::model(&args.model)?.path,
         adapter: args.adapter.clone(),
         any_base: args.any_base,
+        position_branch: args.lora_position_branch,
     })
 }

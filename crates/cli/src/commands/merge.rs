@@ -8,27 +8,28 @@ use crate::args::MergeArgs;
 use crate::progress::{Progress, Verbosity};
 
 pub(super) fn execute(args: &MergeArgs) -> anyhow::Result<()> {
-    check_output(&args.output, args.overwrite, true)?;
+    check_output(&args.new.output, args.new.overwrite, true)?;
     let source = Source {
         model: hub::model(&args.model)?.path,
         adapter: Some(args.adapter.clone()),
         any_base: args.any_base,
+        position_branch: args.lora_position_branch,
     };
-    if same_place(&args.output, &source.model) {
+    if same_place(&args.new.output, &source.model) {
         anyhow::bail!(
             "output folder {} is the base itself, which would be lost: give another --output",
-            args.output.display()
+            args.new.output.display()
         );
     }
     let mut progress = Progress::new(Verbosity::of(args.common.quiet));
     let merged = merge(&source, args.common.device, &mut progress)?;
     drop(progress);
-    write_folder(&args.output, "config.json", |folder| {
+    write_folder(&args.new.output, "config.json", |folder| {
         Ok(merged.save(folder)?)
     })?;
     note(
         args.common.quiet,
-        &format!("merged checkpoint in {}", args.output.display()),
+        &format!("merged checkpoint in {}", args.new.output.display()),
     );
     Ok(())
 }

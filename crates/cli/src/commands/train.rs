@@ -52,6 +52,7 @@ pub fn train_config(args: &TrainArgs) -> anyhow::Result<RunConfig> {
         data_dir: data.path,
         method: args.method,
         lora: adapter(args)?,
+        position_branch: args.lora_position_branch,
         init_adapter: args.init_adapter.clone(),
         epochs: recipe.epochs,
         batch_size: recipe.batch_size,
@@ -112,6 +113,7 @@ fn set(config: &mut LoraConfig, args: &LoraArgs) {
     config.alpha = args.alpha.unwrap_or(config.alpha);
     config.dropout = args.lora_dropout.unwrap_or(config.dropout);
     config.use_rslora |= args.rslora;
+    config.init = args.lora_init.unwrap_or(config.init);
     if let Some(targets) = &args.target {
         config.targets = targets.clone();
     }

@@ -2,10 +2,15 @@
 
 mod activation;
 mod attention;
+mod band;
 mod buffer;
+mod disentangled;
+mod heads;
 mod linear;
 mod norm;
+mod relative;
 pub(crate) mod simd;
+mod unfold;
 
 use burn_flex::{Flex, FlexTensor};
 

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::Activation;
 use crate::ModelError;
-use crate::config::Activation;
 
 /// Larger than any size in any encoder ever published: beyond it a file is damaged.
 const LARGEST: usize = 1 << 24;
@@ -14,23 +14,23 @@ const LARGEST: usize = 1 << 24;
 const LARGEST_REAL: f64 = 10.0;
 
 /// Typed access to the fields of a config.json.
-pub(crate) struct Fields<'a> {
+pub(super) struct Fields<'a> {
     raw: &'a Map<String, Value>,
     path: &'a Path,
 }
 
 impl<'a> Fields<'a> {
     /// The fields of the file at `path`.
-    pub(crate) fn new(raw: &'a Map<String, Value>, path: &'a Path) -> Self {
+    pub(super) fn new(raw: &'a Map<String, Value>, path: &'a Path) -> Self {
         Self { raw, path }
     }
 
     /// All of them, as they are.
-    pub(crate) fn raw(&self) -> &Map<String, Value> {
+    pub(super) fn raw(&self) -> &Map<String, Value> {
         self.raw
     }
 
-    pub(crate) fn wrong(&self, problem: String) -> ModelError {
+    pub(super) fn wrong(&self, problem: String) -> ModelError {
         ModelError::Config {
             path: self.path.to_owned(),
             problem,
@@ -42,11 +42,11 @@ impl<'a> Fields<'a> {
     }
 
     /// A field that is there and not null.
-    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
         self.raw.get(name).filter(|value| !value.is_null())
     }
 
-    pub(crate) fn whole(&self, name: &str, default: Option<usize>) -> Result<usize, ModelError> {
+    pub(super) fn whole(&self, name: &str, default: Option<usize>) -> Result<usize, ModelError> {
         let Some(value) = self.get(name) else {
             return default.ok_or_else(|| self.missing(name));
         };
@@ -58,7 +58,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    pub(crate) fn size(&self, name: &str, default: Option<usize>) -> Result<usize, ModelError> {
+    pub(super) fn size(&self, name: &str, default: Option<usize>) -> Result<usize, ModelError> {
         match self.whole(name, default)? {
             0 => Err(self.wrong(format!("{name} is 0; expected at least 1"))),
             n => Ok(n),
@@ -75,7 +75,7 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| self.wrong(format!("{name} is {value}; expected a number")))
     }
 
-    pub(crate) fn probability(&self, name: &str, default: Option<f64>) -> Result<f64, ModelError> {
+    pub(super) fn probability(&self, name: &str, default: Option<f64>) -> Result<f64, ModelError> {
         let p = self.number(name, default)?;
         if (0.0..1.0).contains(&p) {
             Ok(p)
@@ -86,7 +86,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(crate) fn positive(&self, name: &str, default: Option<f64>) -> Result<f64, ModelError> {
+    pub(super) fn positive(&self, name: &str, default: Option<f64>) -> Result<f64, ModelError> {
         let n = self.number(name, default)?;
         // As f32, which is what it is used as: 1e-300 would be 0.
         if n as f32 > 0.0 && n <= LARGEST_REAL {
@@ -98,19 +98,39 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(crate) fn activation(&self) -> Result<Activation, ModelError> {
-        let value = self
-            .get("hidden_act")
-            .cloned()
-            .unwrap_or_else(|| "gelu".into());
+    /// A whole number for which files write -1 to say "none".
+    pub(super) fn whole_or_negative(&self, name: &str) -> Result<Option<usize>, ModelError> {
+        match self.get(name) {
+            Some(value) if value.as_i64().is_some_and(|n| n < 0) => Ok(None),
+            Some(_) => self.whole(name, None).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, ModelError> {
+        match self.get(name) {
+            None => Ok(default),
+            Some(Value::Bool(value)) => Ok(*value),
+            Some(value) => Err(self.wrong(format!("{name} is {value}; expected true or false"))),
+        }
+    }
+
+    pub(super) fn activation(
+        &self,
+        name: &str,
+        default: Activation,
+    ) -> Result<Activation, ModelError> {
+        let Some(value) = self.get(name) else {
+            return Ok(default);
+        };
         serde_json::from_value(value.clone()).map_err(|_| {
             self.wrong(format!(
-                "hidden_act is {value}; supported are gelu, gelu_new, gelu_pytorch_tanh, relu, silu and swish"
+                "{name} is {value}; supported are gelu, gelu_new, gelu_pytorch_tanh, relu, silu, swish and tanh"
             ))
         })
     }
 
-    pub(crate) fn refuse_unless(&self, name: &str, allowed: &[Value]) -> Result<(), ModelError> {
+    pub(super) fn refuse_unless(&self, name: &str, allowed: &[Value]) -> Result<(), ModelError> {
         match self.get(name) {
             Some(value) if !allowed.contains(value) => {
                 let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
@@ -126,7 +146,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(crate) fn labels(&self) -> Result<Option<Vec<String>>, ModelError> {
+    pub(super) fn labels(&self) -> Result<Option<Vec<String>>, ModelError> {
         let Some(value) = self.get("id2label") else {
             return Ok(None);
         };
@@ -156,7 +176,7 @@ impl<'a> Fields<'a> {
         Ok(names.into_iter().collect())
     }
 
-    pub(crate) fn num_labels(&self) -> Result<Option<usize>, ModelError> {
+    pub(super) fn num_labels(&self) -> Result<Option<usize>, ModelError> {
         match (
             self.get("id2label").and_then(Value::as_object),
             self.get("num_labels"),

@@ -1,5 +1,10 @@
 //! config.json: every field that changes the mathematics is honoured or refused by name.
 
+mod deberta_v2;
+mod fields;
+mod json;
+mod roberta;
+
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -7,15 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ModelError;
-use crate::fields::Fields;
+use crate::architecture::Architecture;
+use fields::Fields;
 
-/// The configuration of an encoder, whichever architecture it is.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum ModelConfig {
-    /// RoBERTa (Liu et al. 2019).
-    Roberta(RobertaConfig),
-}
+pub use deberta_v2::{ConvolutionConfig, DebertaV2Config, RelativeConfig};
+pub use roberta::RobertaConfig;
 
 /// A feed-forward activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,11 +33,15 @@ pub enum Activation {
     /// x sigmoid(x).
     #[serde(rename = "silu", alias = "swish")]
     Silu,
+    /// tanh(x).
+    #[serde(rename = "tanh")]
+    Tanh,
 }
 
-/// RoBERTa's hyperparameters, named as in config.json.
+/// The hyperparameters of an encoder with a classification head, named as in config.json.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RobertaConfig {
+#[non_exhaustive]
+pub struct ModelConfig {
     /// Rows of the word embedding.
     pub vocab_size: usize,
     /// Width d.
@@ -53,24 +58,41 @@ pub struct RobertaConfig {
     pub hidden_dropout_prob: f64,
     /// Dropout of the attention probabilities.
     pub attention_probs_dropout_prob: f64,
-    /// Dropout of the head; the hidden dropout when the file has null.
-    pub classifier_dropout: f64,
-    /// Rows of the position embedding; usable positions are this minus `pad_token_id` + 1.
+    /// Rows of the position embedding, or the longest input where there is none.
     pub max_position_embeddings: usize,
-    /// Rows of the token type embedding. Row 0 is used for every token.
+    /// Rows of the token type embedding; 0 where there is none.
     pub type_vocab_size: usize,
     /// Standard deviation of new weights.
     pub initializer_range: f64,
     /// Epsilon of every LayerNorm.
     pub layer_norm_eps: f64,
-    /// Id of the padding token, from which positions count.
+    /// Id of the padding token.
     pub pad_token_id: usize,
     /// Number of labels that the file's label names (or `num_labels`) say, if it says.
     pub num_labels: Option<usize>,
     /// The label names, in the order of their ids, if the file has them.
     pub labels: Option<Vec<String>>,
+    /// What only this architecture has.
+    pub family: Family,
     /// The file's own fields, kept for saving.
     pub raw: Map<String, Value>,
+}
+
+/// What only one architecture has.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Family {
+    /// RoBERTa.
+    Roberta(RobertaConfig),
+    /// DeBERTa-v2.
+    DebertaV2(DebertaV2Config),
+}
+
+/// What transformers assumes where config.json is silent.
+struct Defaults {
+    type_vocab_size: usize,
+    layer_norm_eps: f64,
+    pad_token_id: usize,
 }
 
 /// More layers than any encoder ever published.
@@ -116,113 +138,102 @@ impl ModelConfig {
         let raw: Map<String, Value> = serde_json::from_slice(text)
             .map_err(|e| problem(format!("not a JSON object: {e}; get the file again")))?;
         let fields = Fields::new(&raw, path);
-        match fields.get("model_type") {
-            Some(Value::String(name)) if name == "roberta" => {
-                RobertaConfig::read(&fields).map(Self::Roberta)
-            }
-            Some(other) => Err(problem(format!(
-                "model_type is {other}, and this build knows \"roberta\"; choose a RoBERTa checkpoint"
+        let known = Architecture::ALL.map(|a| format!("{:?}", a.model_type()));
+        let known = known.join(" and ");
+        let Some(name) = fields.get("model_type") else {
+            return Err(problem(format!(
+                "model_type is missing; this build knows {known}, choose a checkpoint of these"
+            )));
+        };
+        let architecture = Architecture::ALL
+            .into_iter()
+            .find(|known| name == known.model_type());
+        match architecture {
+            Some(Architecture::Roberta) => RobertaConfig::read(&fields),
+            Some(Architecture::DebertaV2) => DebertaV2Config::read(&fields),
+            None => Err(problem(format!(
+                "model_type is {name}, and this build knows {known}; choose a checkpoint of these"
             ))),
-            None => Err(problem(
-                "model_type is missing; expected \"roberta\", choose a RoBERTa checkpoint".into(),
-            )),
         }
     }
 
-    /// The RoBERTa configuration.
-    pub fn roberta(&self) -> &RobertaConfig {
-        match self {
-            Self::Roberta(config) => config,
+    /// The architecture.
+    pub fn architecture(&self) -> Architecture {
+        match self.family {
+            Family::Roberta(_) => Architecture::Roberta,
+            Family::DebertaV2(_) => Architecture::DebertaV2,
         }
     }
 
-    /// Longest sequence, in tokens, that has positions.
+    /// Longest sequence, in tokens, that the model takes.
     pub fn max_length(&self) -> usize {
-        let config = self.roberta();
-        config.max_position_embeddings - config.pad_token_id - 1
+        match self.family {
+            Family::Roberta(_) => self.max_position_embeddings - self.pad_token_id - 1,
+            Family::DebertaV2(_) => self.max_position_embeddings,
+        }
     }
 
     /// Id of the padding token.
     pub fn pad_id(&self) -> u32 {
-        self.roberta().pad_token_id as u32
+        self.pad_token_id as u32
     }
 
-    /// Rows of the word embedding: every token id must be smaller.
-    pub fn vocab_size(&self) -> usize {
-        self.roberta().vocab_size
+    /// Token types that the model tells apart: inputs with higher ones have no embedding. RoBERTa
+    /// takes every token for type 0, whatever the tokenizer says.
+    pub fn token_types(&self) -> Option<usize> {
+        match self.family {
+            Family::DebertaV2(_) if self.type_vocab_size > 0 => Some(self.type_vocab_size),
+            _ => None,
+        }
     }
 
-    /// The label names of config.json, in the order of their ids, if it has them.
-    pub fn labels(&self) -> Option<&[String]> {
-        self.roberta().labels.as_deref()
+    /// True where positions are projected by the attention's own key and query (`share_att_key`),
+    /// so that an adapter there may act on positions too.
+    pub fn shares_position_projections(&self) -> bool {
+        match &self.family {
+            Family::Roberta(_) => false,
+            Family::DebertaV2(own) => own.relative.is_some_and(|r| r.share_att_key),
+        }
     }
 
-    /// Number of labels that config.json states.
-    pub fn num_labels(&self) -> Option<usize> {
-        self.roberta().num_labels
+    /// Width of the word embedding, which DeBERTa-v2 may project to `hidden_size`.
+    pub fn embedding_size(&self) -> usize {
+        match &self.family {
+            Family::Roberta(_) => self.hidden_size,
+            Family::DebertaV2(deberta) => deberta.embedding_size,
+        }
     }
 
-    /// The config.json of a sequence classifier with these labels, every other field as it was read.
-    pub fn to_classifier_json(&self, num_labels: usize, labels: Option<&[String]>) -> Value {
-        let mut raw = self.roberta().raw.clone();
-        raw.insert(
-            "architectures".into(),
-            serde_json::json!(["RobertaForSequenceClassification"]),
-        );
-        raw.remove("torch_dtype");
-        raw.insert("dtype".into(), "float32".into());
-        raw.remove("num_labels");
-        let name = |i: usize| match labels {
-            Some(labels) if labels.len() == num_labels => labels[i].clone(),
-            _ => format!("LABEL_{i}"),
-        };
-        let names: Vec<String> = (0..num_labels).map(name).collect();
-        let by_id: Map<String, Value> = names
-            .iter()
-            .enumerate()
-            .map(|(i, n)| (i.to_string(), n.clone().into()))
-            .collect();
-        let by_name: Map<String, Value> = names
-            .iter()
-            .enumerate()
-            .map(|(i, n)| (n.clone(), i.into()))
-            .collect();
-        raw.insert("id2label".into(), by_id.into());
-        raw.insert("label2id".into(), by_name.into());
-        raw.into()
-    }
-}
-
-impl RobertaConfig {
-    fn read(fields: &Fields<'_>) -> Result<Self, ModelError> {
-        fields.refuse_unless("position_embedding_type", &["absolute".into()])?;
+    /// The fields that both architectures have; `family` is what the caller read of its own.
+    fn shared(
+        fields: &Fields<'_>,
+        defaults: &Defaults,
+        family: Family,
+    ) -> Result<Self, ModelError> {
         for name in ["is_decoder", "add_cross_attention", "is_encoder_decoder"] {
             fields.refuse_unless(name, &[false.into()])?;
         }
         fields.refuse_unless("chunk_size_feed_forward", &[0.into()])?;
         fields.refuse_unless("pruned_heads", &[Map::new().into()])?;
         fields.refuse_unless("quantization_config", &[])?;
-        let hidden_dropout_prob = fields.probability("hidden_dropout_prob", Some(0.1))?;
-        let classifier_dropout =
-            fields.probability("classifier_dropout", Some(hidden_dropout_prob))?;
         let config = Self {
             vocab_size: fields.size("vocab_size", None)?,
             hidden_size: fields.size("hidden_size", None)?,
             num_hidden_layers: fields.size("num_hidden_layers", None)?,
             num_attention_heads: fields.size("num_attention_heads", None)?,
             intermediate_size: fields.size("intermediate_size", None)?,
-            hidden_act: fields.activation()?,
-            hidden_dropout_prob,
+            hidden_act: fields.activation("hidden_act", Activation::Gelu)?,
+            hidden_dropout_prob: fields.probability("hidden_dropout_prob", Some(0.1))?,
             attention_probs_dropout_prob: fields
                 .probability("attention_probs_dropout_prob", Some(0.1))?,
-            classifier_dropout,
             max_position_embeddings: fields.size("max_position_embeddings", None)?,
-            type_vocab_size: fields.size("type_vocab_size", Some(2))?,
+            type_vocab_size: fields.whole("type_vocab_size", Some(defaults.type_vocab_size))?,
             initializer_range: fields.positive("initializer_range", Some(0.02))?,
-            layer_norm_eps: fields.positive("layer_norm_eps", Some(1e-12))?,
-            pad_token_id: fields.whole("pad_token_id", Some(1))?,
+            layer_norm_eps: fields.positive("layer_norm_eps", Some(defaults.layer_norm_eps))?,
+            pad_token_id: fields.whole("pad_token_id", Some(defaults.pad_token_id))?,
             num_labels: fields.num_labels()?,
             labels: fields.labels()?,
+            family,
             raw: fields.raw().clone(),
         };
         config.check(fields)?;
@@ -242,14 +253,6 @@ impl RobertaConfig {
                 "pad_token_id {pad} is not below vocab_size {vocab}; correct the wrong one"
             )));
         }
-        let positions = self.max_position_embeddings;
-        if positions < pad + 2 {
-            return Err(fields.wrong(format!(
-                "max_position_embeddings {positions} leaves no position after pad_token_id {pad}; \
-                 expected at least {}",
-                pad + 2
-            )));
-        }
         let layers = self.num_hidden_layers;
         if layers > MOST_LAYERS {
             return Err(fields.wrong(format!(
@@ -259,21 +262,29 @@ impl RobertaConfig {
         let parameters = self.matrix_elements();
         if parameters > MOST_PARAMETERS {
             return Err(fields.wrong(format!(
-                "vocab_size {vocab}, max_position_embeddings {positions}, type_vocab_size {}, hidden_size {hidden}, \
+                "vocab_size {vocab}, max_position_embeddings {}, type_vocab_size {}, hidden_size {hidden}, \
                  intermediate_size {} and num_hidden_layers {layers} make {parameters} parameters; \
                  expected at most {MOST_PARAMETERS}, correct the one that is too large",
-                self.type_vocab_size, self.intermediate_size,
+                self.max_position_embeddings, self.type_vocab_size, self.intermediate_size,
             )));
         }
         Ok(())
     }
 
-    /// Elements of all the matrices but the head's output; sizes of single fields are bounded, so that it cannot overflow.
+    /// Elements of the large matrices but the head's output; sizes of single fields are bounded,
+    /// so that it cannot overflow.
     fn matrix_elements(&self) -> u128 {
         let wide = |n: usize| n as u128;
         let (hidden, inner) = (wide(self.hidden_size), wide(self.intermediate_size));
         let rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size;
         let layer = 4 * hidden * hidden + 2 * hidden * inner;
-        wide(rows) * hidden + wide(self.num_hidden_layers) * layer + hidden * hidden
+        let own = match &self.family {
+            Family::Roberta(_) => 0,
+            Family::DebertaV2(own) => own.matrix_elements(self),
+        };
+        wide(rows) * wide(self.embedding_size())
+            + wide(self.num_hidden_layers) * layer
+            + hidden * hidden
+            + own
     }
 }
