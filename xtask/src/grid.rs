@@ -30,9 +30,9 @@ pub(crate) struct Grid {
     pub(crate) title: String,
     /// What it shows and what not, a paragraph of the report.
     pub(crate) about: String,
-    /// Name of the model: `mini`, or a folder below `--models`.
+    /// Name of the model: `mini`, a folder below `--models`, or a name on the hub.
     pub(crate) model: String,
-    /// Name of the data: `mini`, or what `--data` gives.
+    /// Name of the data: `mini`, what `--data` gives, or a name on the hub.
     pub(crate) data: String,
     /// Seeds of every cell.
     pub(crate) seeds: Vec<u64>,

@@ -1,4 +1,4 @@
-//! Project tasks, run as `cargo xtask`: reproduce, report, bench, check.
+//! Project tasks, run as `cargo xtask`: fetch, reproduce, report, bench, check.
 //!
 //! Everything that trains, evaluates or reads a model is in the crates; here lies what the project does with them:
 //! running grids of experiments, rendering what came out, comparing speed, and the gate. Results go to standard
@@ -6,6 +6,7 @@
 
 mod bench;
 mod check;
+mod fetch;
 mod grid;
 mod record;
 mod report;
@@ -27,6 +28,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Fetch the model and the data that a grid needs, before going offline
+    Fetch(fetch::FetchArgs),
     /// Run a grid of experiments and render its table and figures
     Reproduce(reproduce::ReproduceArgs),
     /// Render tables and figures from the records that are there
@@ -46,6 +49,7 @@ enum Task {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     lowburn::guarded(|| match &cli.task {
+        Task::Fetch(args) => fetch::run(args),
         Task::Reproduce(args) => reproduce::run(args),
         Task::Report(args) => report::run(args),
         Task::Bench(args) => bench::run(args),

@@ -10,6 +10,7 @@
 pub mod args;
 mod commands;
 mod guard;
+mod locate;
 mod progress;
 mod show;
 
@@ -22,6 +23,7 @@ use clap::Parser;
 pub use args::{Cli, Command};
 pub use commands::{execute, train_config};
 pub use guard::{guarded, one_line};
+pub use locate::{data, model, training_data};
 pub use progress::{Progress, Verbosity};
 pub use show::{duration, grouped, pace, score_table};
 

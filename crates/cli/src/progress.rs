@@ -181,6 +181,6 @@ fn evaluated(evaluation: &EvaluationRecord, is_best: bool) -> String {
 }
 
 /// A line on standard error; nobody listening is no reason to stop.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

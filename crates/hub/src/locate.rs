@@ -4,30 +4,105 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{HubError, Kind};
-use crate::mini::{MINI, cache_dir, unpack_mini};
+use crate::event::Hear;
+use crate::mini::{MINI, Mini, cache_dir, unpack_mini};
+use crate::name::RepoName;
+use crate::repo::{Hub, Snapshot};
+use crate::select::Split;
+use crate::settings::Settings;
 
 /// A folder on disk and the name to show for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {
-    /// The folder, as it was given.
+    /// The folder: as it was given, or the snapshot of a commit in the cache.
     pub path: PathBuf,
-    /// The name without its place: `mini`, or the folder's own name. Records carry this, never the place.
+    /// The name without its place: `mini`, the folder's own name, or the repository's. Records carry this, never the
+    /// place.
     pub name: String,
+    /// The commit of what came from the hub.
+    pub commit: Option<String>,
 }
 
-/// Resolves `--model`: a checkpoint folder, or `mini`.
+impl Located {
+    fn from_hub(name: &RepoName, snapshot: Snapshot) -> Self {
+        Self {
+            path: snapshot.path,
+            name: name.id().to_owned(),
+            commit: Some(snapshot.commit),
+        }
+    }
+}
+
+/// Resolves `--model`: a checkpoint folder, `mini`, or the name of a repository on the hub, which is fetched as far as
+/// it is not in the cache.
 ///
 /// # Errors
-/// [`HubError`] when the folder is missing, is a file, or holds no `config.json`, and for names that would have to be
-/// downloaded. Whether the configuration and the weights are sound is for the loader to say.
-pub fn model(argument: &str) -> Result<Located, HubError> {
-    if argument == MINI && !Path::new(MINI).is_dir() {
-        return Ok(Located {
-            path: unpack_mini(&cache_dir()?)?.model,
-            name: MINI.to_owned(),
-        });
+/// [`HubError`] when the folder is a file or holds no `config.json`, and for names that cannot be fetched. Whether the
+/// configuration and the weights are sound is for the loader to say.
+pub fn model(argument: &str, hear: Hear<'_>) -> Result<Located, HubError> {
+    match folder_or_name(argument, Kind::Model)? {
+        Found::Folder(located) => with_config(located),
+        Found::Mini(mini) => Ok(at(mini.model, MINI)),
+        Found::Name(name) => {
+            let snapshot = Hub::new(Settings::from_env()?)?.model(&name, hear)?;
+            Ok(Located::from_hub(&name, snapshot))
+        }
     }
-    let located = folder(argument, Kind::Model)?;
+}
+
+/// Resolves `--data-dir`: a folder with one folder per task, `mini`, or the name of a data set on the hub such as
+/// [`crate::GLUE`], of which the files of these splits are fetched as far as they are not in the cache.
+///
+/// # Errors
+/// [`HubError`] when the folder is a file, or is itself a task's folder, and for names that cannot be fetched. Which
+/// tasks and splits a folder holds is for the reader to say.
+pub fn data(argument: &str, splits: &[Split<'_>], hear: Hear<'_>) -> Result<Located, HubError> {
+    match folder_or_name(argument, Kind::Data)? {
+        Found::Folder(located) => with_tasks(located),
+        Found::Mini(mini) => Ok(at(mini.data, MINI)),
+        Found::Name(name) => {
+            let snapshot = Hub::new(Settings::from_env()?)?.data(&name, splits, hear)?;
+            Ok(Located::from_hub(&name, snapshot))
+        }
+    }
+}
+
+enum Found {
+    Folder(Located),
+    Mini(Mini),
+    Name(RepoName),
+}
+
+/// A folder that exists wins over every name.
+fn folder_or_name(argument: &str, kind: Kind) -> Result<Found, HubError> {
+    if argument.trim().is_empty() {
+        return Err(HubError::Empty { kind });
+    }
+    let path = PathBuf::from(argument);
+    if path.is_dir() {
+        let name = folder_name(&path)?;
+        return Ok(Found::Folder(at(path, &name)));
+    }
+    if argument == MINI {
+        return Ok(Found::Mini(unpack_mini(&cache_dir()?)?));
+    }
+    if path.exists() {
+        return Err(HubError::NotAFolder { kind, path });
+    }
+    RepoName::parse(argument, kind)
+        .map(Found::Name)
+        .ok_or(HubError::Missing { kind, path })
+}
+
+fn at(path: PathBuf, name: &str) -> Located {
+    Located {
+        path,
+        name: name.to_owned(),
+        commit: None,
+    }
+}
+
+fn with_config(located: Located) -> Result<Located, HubError> {
     if !located.path.join("config.json").is_file() {
         return Err(HubError::MissingFile {
             hint: single_model_below(&located.path)?
@@ -39,19 +114,7 @@ pub fn model(argument: &str) -> Result<Located, HubError> {
     Ok(located)
 }
 
-/// Resolves `--data-dir`: a folder with one folder per task, or `mini`.
-///
-/// # Errors
-/// [`HubError`] when the folder is missing, is a file, or is itself a task's folder, and for names that would have to
-/// be downloaded. Which tasks and splits it holds is for the reader to say.
-pub fn data(argument: &str) -> Result<Located, HubError> {
-    if argument == MINI && !Path::new(MINI).is_dir() {
-        return Ok(Located {
-            path: unpack_mini(&cache_dir()?)?.data,
-            name: MINI.to_owned(),
-        });
-    }
-    let located = folder(argument, Kind::Data)?;
+fn with_tasks(located: Located) -> Result<Located, HubError> {
     let holds_parquet = entries(&located.path)?
         .iter()
         .any(|path| path.extension().is_some_and(|e| e == "parquet"));
@@ -61,40 +124,6 @@ pub fn data(argument: &str) -> Result<Located, HubError> {
         });
     }
     Ok(located)
-}
-
-fn folder(argument: &str, kind: Kind) -> Result<Located, HubError> {
-    if argument.trim().is_empty() {
-        return Err(HubError::Empty { kind });
-    }
-    let path = PathBuf::from(argument);
-    if path.is_dir() {
-        let name = folder_name(&path)?;
-        return Ok(Located { path, name });
-    }
-    if path.exists() {
-        return Err(HubError::NotAFolder { kind, path });
-    }
-    Err(if looks_like_name(argument) {
-        HubError::UnknownName {
-            kind,
-            argument: argument.to_owned(),
-        }
-    } else {
-        HubError::Missing { kind, path }
-    })
-}
-
-/// `roberta-base` and `owner/name` (with an optional `@revision`) are names; everything else is meant as a path.
-fn looks_like_name(argument: &str) -> bool {
-    let parts: Vec<&str> = argument.split('/').collect();
-    parts.len() <= 2
-        && parts.iter().all(|part| {
-            part.starts_with(|c: char| c.is_ascii_alphanumeric())
-                && part
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c))
-        })
 }
 
 fn folder_name(path: &Path) -> Result<String, HubError> {
@@ -138,6 +167,14 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, HubError> {
 mod tests {
     use super::*;
 
+    fn model(argument: &str) -> Result<Located, HubError> {
+        super::model(argument, &mut |_| {})
+    }
+
+    fn data(argument: &str) -> Result<Located, HubError> {
+        super::data(argument, &[], &mut |_| {})
+    }
+
     fn scratch() -> tempfile::TempDir {
         tempfile::tempdir().expect("a temporary folder")
     }
@@ -154,23 +191,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_says_that_downloads_are_not_built_in_and_how_to_go_on() {
+    fn what_is_no_folder_and_could_be_a_name_is_looked_for_on_the_hub() {
         for name in ["roberta-base", "microsoft/deberta-v2-xlarge@abc"] {
-            let message = model(name).unwrap_err().to_string();
-            assert!(message.contains(name), "{message}");
-            assert!(
-                message.contains("downloads by name are not built in yet"),
-                "{message}"
-            );
-            assert!(message.contains("config.json"), "{message}");
+            let found = folder_or_name(name, Kind::Model).unwrap();
+            assert!(matches!(found, Found::Name(found) if found.to_string() == name));
         }
-        assert!(matches!(
-            data("nyu-mll/glue"),
-            Err(HubError::UnknownName {
-                kind: Kind::Data,
-                ..
-            })
-        ));
     }
 
     #[test]

@@ -51,7 +51,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
 ];
 
 /// Outside crates that only some may use, and who.
-const ONLY_IN: [(&str, &[&str]); 4] = [
+const ONLY_IN: [(&str, &[&str]); 5] = [
     (
         "burn",
         &[
@@ -65,6 +65,7 @@ const ONLY_IN: [(&str, &[&str]); 4] = [
     ("clap", &["lowburn", "xtask"]),
     ("anyhow", &["lowburn", "xtask"]),
     ("indicatif", &["lowburn", "xtask"]),
+    ("ureq", &["lowburn-hub"]),
 ];
 
 /// Signs of unfinished work and of tests that do not run, in two halves each so that this file passes.

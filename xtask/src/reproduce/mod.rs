@@ -22,8 +22,9 @@ use crate::report::{Align, Table};
 use crate::workspace;
 use board::Board;
 use collect::{Agreement, Timing, collect};
-use runs::{Inputs, Run, Todo, plan, skip_recorded};
+use runs::{Run, Todo, plan, skip_recorded};
 
+pub(crate) use runs::Inputs;
 pub(crate) use worker::work;
 
 /// Arguments of `cargo xtask reproduce`.
@@ -32,10 +33,10 @@ pub(crate) struct ReproduceArgs {
     /// Grid to run: mini, minilm, minilm-deberta, or a .toml file
     #[arg(default_value = "mini")]
     grid: String,
-    /// Folder that holds the grid's checkpoint as a folder (not needed for mini)
+    /// Folder that holds the grid's checkpoint as a folder (not needed for mini and what is on the hub)
     #[arg(long, value_name = "DIR")]
     models: Option<PathBuf>,
-    /// Folder of the data, with one folder a task (not needed for mini)
+    /// Folder of the data, with one folder a task (not needed for mini and what is on the hub)
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Only runs whose name holds this text, such as `rte-lora`; may be given again

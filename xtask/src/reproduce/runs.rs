@@ -21,36 +21,42 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// Finds what a grid names: the embedded `mini` assets, or folders that the user gave.
+    /// Finds what a grid names: the embedded `mini` assets, folders that the user gave, or what is on the hub, which is
+    /// fetched as far as it is not in the cache.
     ///
     /// # Errors
-    /// When a folder was not given or does not hold what it should.
+    /// When it is none of these, or does not hold what it should.
     pub(crate) fn find(grid: &Grid, models: Option<&Path>, data: Option<&Path>) -> Result<Self> {
         let unpacked =
             || lowburn_hub::unpack_mini(&workspace::target().join("lowburn").join("assets"));
         let model = if grid.model == lowburn_hub::MINI {
             unpacked()?.model
         } else {
-            let Some(models) = models else {
-                bail!(
-                    "the grid {} needs the checkpoint {}: give the folder that holds it with --models",
-                    grid.name,
-                    grid.model
-                );
-            };
-            lowburn_hub::model(&models.join(&grid.model).to_string_lossy())?.path
+            let below = models.map(|models| models.join(&grid.model));
+            let folder = below.filter(|folder| folder.is_dir());
+            let argument = folder.map(|folder| folder.to_string_lossy().into_owned());
+            let argument = argument.as_ref().unwrap_or(&grid.model);
+            let found = lowburn::model(argument, false).with_context(|| {
+                format!(
+                    "the grid {} needs the checkpoint {}: give the folder that holds it with --models, or check its \
+                     name on the hub",
+                    grid.name, grid.model
+                )
+            });
+            found?.path
         };
         let data = if grid.data == lowburn_hub::MINI {
             unpacked()?.data
         } else {
-            let Some(data) = data else {
-                bail!(
+            let argument = data.map(|data| data.to_string_lossy().into_owned());
+            let argument = argument.as_ref().unwrap_or(&grid.data);
+            let found = lowburn::training_data(argument, &grid.tasks(), false).with_context(|| {
+                format!(
                     "the grid {} needs the data {}: give its folder, with one folder a task, with --data",
-                    grid.name,
-                    grid.data
-                );
-            };
-            lowburn_hub::data(&data.to_string_lossy())?.path
+                    grid.name, grid.data
+                )
+            });
+            found?.path
         };
         Ok(Self { model, data })
     }

@@ -17,8 +17,8 @@ pub struct EvalArgs {
     /// GLUE task
     #[arg(long)]
     pub task: Task,
-    /// Folder that holds TASK/SPLIT-00000-of-00001.parquet, or `mini`
-    #[arg(long, value_name = "DIR|NAME")]
+    /// Folder that holds TASK/SPLIT-00000-of-00001.parquet, `mini`, or a name on the hub
+    #[arg(long, value_name = "DIR|NAME", default_value = lowburn_hub::GLUE)]
     pub data_dir: String,
     /// The split; of MNLI `validation` means both
     #[arg(long, default_value = "validation")]
@@ -44,11 +44,12 @@ pub struct PredictArgs {
     /// GLUE task: its columns and labels
     #[arg(long)]
     pub task: Task,
-    /// Folder that holds TASK/SPLIT-00000-of-00001.parquet, or `mini`; with --split
+    /// Folder that holds TASK/SPLIT-00000-of-00001.parquet, `mini`, or a name on the hub; with
+    /// --split [default: nyu-mll/glue]
     #[arg(long, value_name = "DIR|NAME", requires = "split")]
     pub data_dir: Option<String>,
     /// Predict this split
-    #[arg(long, requires = "data_dir")]
+    #[arg(long)]
     pub split: Option<String>,
     /// Predict this .parquet, .jsonl or .tsv file with the task's columns
     #[arg(long, value_name = "FILE")]
@@ -73,7 +74,7 @@ pub struct PredictArgs {
 /// `lowburn merge`.
 #[derive(Debug, Clone, Args)]
 pub struct MergeArgs {
-    /// Checkpoint folder of the base, or `mini`
+    /// Checkpoint folder of the base, `mini`, or a name on the hub: NAME[@REVISION]
     #[arg(long, value_name = "DIR|NAME")]
     pub model: String,
     /// Adapter folder (PEFT), or the head/ folder of a run
@@ -135,7 +136,7 @@ pub struct ConvertArgs {
 /// `lowburn inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// Checkpoint folder, or `mini`
+    /// Checkpoint folder, `mini`, or a name on the hub: NAME[@REVISION]
     #[arg(long, value_name = "DIR|NAME")]
     pub model: String,
     /// What would be trained

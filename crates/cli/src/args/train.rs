@@ -14,14 +14,14 @@ use super::Common;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = TRAIN_HELP)]
 pub struct TrainArgs {
-    /// Checkpoint folder to start from, or `mini`
+    /// Checkpoint folder to start from, `mini`, or a name on the hub: NAME[@REVISION]
     #[arg(long, value_name = "DIR|NAME")]
     pub model: String,
     /// GLUE task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte or wnli
     #[arg(long)]
     pub task: Task,
-    /// Folder that holds TASK/SPLIT-00000-of-00001.parquet, or `mini`
-    #[arg(long, value_name = "DIR|NAME")]
+    /// Folder that holds TASK/SPLIT-00000-of-00001.parquet, `mini`, or a name on the hub
+    #[arg(long, value_name = "DIR|NAME", default_value = lowburn_hub::GLUE)]
     pub data_dir: String,
     /// What to train: lora (adapter and head), full (everything) or head (the head alone)
     #[arg(long)]

@@ -1,18 +1,18 @@
 //! `lowburn eval`.
 
-use lowburn_hub as hub;
 use lowburn_trainer::{EvalConfig, Source, evaluate};
 
 use super::print;
 use crate::args::{EvalArgs, ModelArgs};
+use crate::locate;
 use crate::progress::{Progress, Verbosity};
 use crate::show::score_table;
 
 pub(super) fn execute(args: &EvalArgs) -> anyhow::Result<()> {
     let config = EvalConfig {
-        source: source(&args.model)?,
+        source: source(&args.model, args.common.quiet)?,
         task: args.task,
-        data_dir: hub::data(&args.data_dir)?.path,
+        data_dir: locate::data(&args.data_dir, args.task, &args.split, args.common.quiet)?.path,
         split: args.split.clone(),
         batch_size: args.batch.batch_size,
         max_length: args.batch.max_length,
@@ -33,9 +33,9 @@ pub(super) fn execute(args: &EvalArgs) -> anyhow::Result<()> {
 }
 
 /// The model that was typed.
-pub(super) fn source(args: &ModelArgs) -> anyhow::Result<Source> {
+pub(super) fn source(args: &ModelArgs, quiet: bool) -> anyhow::Result<Source> {
     Ok(Source {
-        model: hub::model(&args.model)?.path,
+        model: locate::model(&args.model, quiet)?.path,
         adapter: args.adapter.clone(),
         any_base: args.any_base,
         position_branch: args.lora_position_branch,

@@ -1,17 +1,17 @@
 //! `lowburn inspect`.
 
-use lowburn_hub as hub;
 use lowburn_models::{Method, ModelConfig};
 use lowburn_trainer::{InspectConfig, Inspection, inspect};
 
 use super::print;
 use super::train::{check_lora, lora_config};
 use crate::args::InspectArgs;
+use crate::locate;
 use crate::show::{bytes, columns, grouped};
 
 pub(super) fn execute(args: &InspectArgs) -> anyhow::Result<()> {
     check_lora(&args.lora, args.method)?;
-    let model = hub::model(&args.model)?.path;
+    let model = locate::model(&args.model, args.common.quiet)?.path;
     let max_length = match args.max_length {
         Some(length) => length,
         None => ModelConfig::from_dir(&model)?.max_length().min(128),

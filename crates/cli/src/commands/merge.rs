@@ -1,16 +1,16 @@
 //! `lowburn merge`.
 
-use lowburn_hub as hub;
 use lowburn_trainer::{Source, merge};
 
 use super::{check_output, note, same_place, write_folder};
 use crate::args::MergeArgs;
+use crate::locate;
 use crate::progress::{Progress, Verbosity};
 
 pub(super) fn execute(args: &MergeArgs) -> anyhow::Result<()> {
     check_output(&args.new.output, args.new.overwrite, true)?;
     let source = Source {
-        model: hub::model(&args.model)?.path,
+        model: locate::model(&args.model, args.common.quiet)?.path,
         adapter: Some(args.adapter.clone()),
         any_base: args.any_base,
         position_branch: args.lora_position_branch,

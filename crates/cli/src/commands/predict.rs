@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::Context;
 use lowburn_glue::{Label, Task};
-use lowburn_hub as hub;
 use lowburn_trainer::{PredictConfig, PredictInput, PredictionRow, predict, write_atomic};
 
 use super::{check_parent, evaluate::source, note, print, same_place};
 use crate::args::PredictArgs;
+use crate::locate;
 use crate::progress::{Progress, Verbosity};
 
 /// The two layouts of predictions.
@@ -35,7 +35,7 @@ pub(super) fn execute(args: &PredictArgs) -> anyhow::Result<()> {
         );
     }
     let config = PredictConfig {
-        source: source(&args.model)?,
+        source: source(&args.model, args.common.quiet)?,
         task: args.task,
         input: input(args)?,
         batch_size: args.batch.batch_size,
@@ -84,13 +84,11 @@ fn input(args: &PredictArgs) -> anyhow::Result<PredictInput> {
     if let Some(path) = &args.input {
         return Ok(PredictInput::File(path.clone()));
     }
-    let data_dir = args
-        .data_dir
-        .as_deref()
-        .context("--split needs --data-dir")?;
+    let split = args.split.clone().context("--data-dir needs --split")?;
+    let data_dir = args.data_dir.as_deref().unwrap_or(lowburn_hub::GLUE);
     Ok(PredictInput::Split {
-        data_dir: hub::data(data_dir)?.path,
-        split: args.split.clone().context("--data-dir needs --split")?,
+        data_dir: locate::data(data_dir, args.task, &split, args.common.quiet)?.path,
+        split,
     })
 }
 

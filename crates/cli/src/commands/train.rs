@@ -1,6 +1,5 @@
 //! `lowburn train`.
 
-use lowburn_hub as hub;
 use lowburn_lora::{LoraConfig, Targets, read_peft};
 use lowburn_models::Method;
 use lowburn_trainer::{Evaluation, RunConfig, RunRecord, Start, TrainError, Warmup, train};
@@ -8,6 +7,7 @@ use lowburn_trainer::{Evaluation, RunConfig, RunRecord, Start, TrainError, Warmu
 use super::print;
 use crate::args::{LoraArgs, TrainArgs};
 use crate::guard::is_full;
+use crate::locate;
 use crate::progress::{Progress, Verbosity};
 use crate::show::{duration, score_table};
 
@@ -38,8 +38,9 @@ fn stopped(error: TrainError) -> anyhow::Error {
 /// # Errors
 /// When a name leads to no folder or the adapter to start from cannot be read.
 pub fn train_config(args: &TrainArgs) -> anyhow::Result<RunConfig> {
-    let model = hub::model(&args.model)?;
-    let data = hub::data(&args.data_dir)?;
+    let quiet = args.common.quiet;
+    let model = locate::model(&args.model, quiet)?;
+    let data = locate::training_data(&args.data_dir, &[args.task], quiet)?;
     let recipe = &args.recipe;
     let warmup = match (recipe.warmup_ratio, recipe.warmup_steps) {
         (_, Some(steps)) => Warmup::Steps(steps),
