@@ -45,7 +45,7 @@ if ARGUMENTS:
 
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from common import CLIP, build_optimizer, cpu_name, head_modules, is_head, peak_memory, targets, versions
@@ -53,11 +53,12 @@ from common import CLIP, build_optimizer, cpu_name, head_modules, is_head, peak_
 
 def build(args):
     """The model in training mode, float32, with what the method trains."""
-    settings = {"num_labels": args.labels, "dtype": torch.float32}
+    settings = AutoConfig.from_pretrained(args.model, num_labels=args.labels)
     if args.dropout is not None:
-        settings |= {"hidden_dropout_prob": args.dropout, "attention_probs_dropout_prob": args.dropout, "classifier_dropout": None}
-        settings["cls_dropout"] = None
-    model = AutoModelForSequenceClassification.from_pretrained(args.model, **settings)
+        settings.hidden_dropout_prob = settings.attention_probs_dropout_prob = args.dropout
+        # The head's own, RoBERTa's and DeBERTa-v2's: as the hidden one.
+        settings.classifier_dropout = settings.cls_dropout = None
+    model = AutoModelForSequenceClassification.from_pretrained(args.model, config=settings, dtype=torch.float32)
     if args.method == "lora":
         config = LoraConfig(
             task_type=TaskType.SEQ_CLS,

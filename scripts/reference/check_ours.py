@@ -85,9 +85,10 @@ class Checks:
 def start_model(args, folder):
     """A float32 copy of the checkpoint with dropouts 0 and a head of the task's width, and the tokenizer's files."""
     torch.manual_seed(1)
-    labels = TASKS[args.task].num_labels
-    no_dropout = dict.fromkeys(DROPOUTS[AutoConfig.from_pretrained(args.model).model_type], 0.0)
-    model = AutoModelForSequenceClassification.from_pretrained(args.model, num_labels=labels, dtype=torch.float32, **no_dropout)
+    config = AutoConfig.from_pretrained(args.model, num_labels=TASKS[args.task].num_labels)
+    for key in DROPOUTS[config.model_type]:
+        setattr(config, key, 0.0)
+    model = AutoModelForSequenceClassification.from_pretrained(args.model, config=config, dtype=torch.float32)
     model.save_pretrained(folder)
     for path in args.model.iterdir():
         if path.name in TOKENIZER_FILES:
