@@ -119,7 +119,7 @@ pub struct Common {
 /// A model with or without something trained on top.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Checkpoint folder, `mini`, or a name on the hub: NAME[@REVISION]
+    /// Checkpoint folder, `mini`, or a name on the hub: NAME or NAME@REVISION
     #[arg(long, value_name = "DIR|NAME")]
     pub model: String,
     /// Adapter folder (PEFT), or the head/ folder of a run

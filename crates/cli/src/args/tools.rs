@@ -74,7 +74,7 @@ pub struct PredictArgs {
 /// `lowburn merge`.
 #[derive(Debug, Clone, Args)]
 pub struct MergeArgs {
-    /// Checkpoint folder of the base, `mini`, or a name on the hub: NAME[@REVISION]
+    /// Checkpoint folder of the base, `mini`, or a name on the hub: NAME or NAME@REVISION
     #[arg(long, value_name = "DIR|NAME")]
     pub model: String,
     /// Adapter folder (PEFT), or the head/ folder of a run
@@ -136,7 +136,7 @@ pub struct ConvertArgs {
 /// `lowburn inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// Checkpoint folder, `mini`, or a name on the hub: NAME[@REVISION]
+    /// Checkpoint folder, `mini`, or a name on the hub: NAME or NAME@REVISION
     #[arg(long, value_name = "DIR|NAME")]
     pub model: String,
     /// What would be trained

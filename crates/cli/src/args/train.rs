@@ -14,7 +14,7 @@ use super::Common;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = TRAIN_HELP)]
 pub struct TrainArgs {
-    /// Checkpoint folder to start from, `mini`, or a name on the hub: NAME[@REVISION]
+    /// Checkpoint folder to start from, `mini`, or a name on the hub: NAME or NAME@REVISION
     #[arg(long, value_name = "DIR|NAME")]
     pub model: String,
     /// GLUE task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte or wnli

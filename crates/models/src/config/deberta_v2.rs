@@ -223,7 +223,7 @@ fn convolution(
         )));
     }
     let groups = fields.size("conv_groups", Some(1))?;
-    if hidden % groups != 0 {
+    if !hidden.is_multiple_of(groups) {
         return Err(fields.wrong(format!(
             "hidden_size {hidden} is not a multiple of conv_groups {groups}; correct the wrong one"
         )));
