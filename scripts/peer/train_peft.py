@@ -41,7 +41,7 @@ def parse_arguments(argv=None):
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--method", choices=["lora", "full", "head"], default="lora")
+    parser.add_argument("--method", choices=["lora", "full", "head", "bitfit"], default="lora")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--alpha", type=float, default=16)
     parser.add_argument("--target", help="suffixes with commas, a regular expression, or all-linear; the query and value layers unless given")
@@ -96,9 +96,10 @@ def build_model(args):
             modules_to_save=head_modules(model.config),
         )
         return get_peft_model(model, settings)
-    if args.method == "head":
+    if args.method in ("head", "bitfit"):
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(is_head(name, model.config))
+            bias = args.method == "bitfit" and name.endswith(".bias")
+            parameter.requires_grad_(bias or is_head(name, model.config))
     return model
 
 

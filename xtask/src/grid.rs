@@ -85,15 +85,18 @@ pub(crate) enum Approach {
     Full,
     /// The head on the frozen encoder.
     Head,
+    /// Biases and the head.
+    Bitfit,
 }
 
 impl Approach {
-    /// `lora-r8`, `full`, `head`: part of file names.
+    /// `lora-r8`, `full`, `head`, `bitfit`: part of file names.
     pub(crate) fn slug(&self) -> String {
         match self {
             Approach::Lora { rank, .. } => format!("lora-r{rank}"),
             Approach::Full => "full".to_owned(),
             Approach::Head => "head".to_owned(),
+            Approach::Bitfit => "bitfit".to_owned(),
         }
     }
 
@@ -103,6 +106,7 @@ impl Approach {
             Approach::Lora { rank, .. } => format!("LoRA r {rank}"),
             Approach::Full => "full".to_owned(),
             Approach::Head => "head".to_owned(),
+            Approach::Bitfit => "BitFit".to_owned(),
         }
     }
 
@@ -112,6 +116,7 @@ impl Approach {
             Approach::Lora { .. } => "lora",
             Approach::Full => "full",
             Approach::Head => "head",
+            Approach::Bitfit => "bitfit",
         }
     }
 
@@ -254,6 +259,7 @@ enum RawMethod {
     Lora,
     Full,
     Head,
+    Bitfit,
 }
 
 fn checked(cell: toml::Table, common: &toml::Table) -> Result<Cell> {
@@ -285,10 +291,10 @@ fn checked(cell: toml::Table, common: &toml::Table) -> Result<Cell> {
             if let Some((key, _)) = given.iter().find(|(_, given)| *given) {
                 bail!("`{key}` belongs to the method lora only");
             }
-            if matches!(other, RawMethod::Full) {
-                Approach::Full
-            } else {
-                Approach::Head
+            match other {
+                RawMethod::Bitfit => Approach::Bitfit,
+                RawMethod::Full => Approach::Full,
+                _ => Approach::Head,
             }
         }
     };

@@ -217,20 +217,30 @@ fn lora_from_training_to_predictions() {
 #[test]
 fn full_and_head_leave_what_eval_takes() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    for (method, lr) in [("full", "2e-4"), ("head", "1e-2")] {
+    for (method, lr) in [("full", "2e-4"), ("head", "1e-2"), ("bitfit", "5e-3")] {
         let run = dir.path().join(method);
         let options = [("--method", method), ("--lr", lr), ("--epochs", "2")];
         lowburn(train(&run, &options)).ok();
         let record = read_json(&run.join("run.json"));
         let scores = match method {
             "full" => eval(&text(&run.join("model")), None, "rte"),
-            _ => eval(&mini_model(), Some(&run.join("head")), "rte"),
+            _ => eval(&mini_model(), Some(&run.join(method)), "rte"),
         };
         close(&scores["scores"]["accuracy"], &record["best"]["value"], 0.0);
         let parameters = &record["parameters"];
         assert_eq!(parameters["adapter"], 0);
-        let trained = if method == "full" { "total" } else { "head" };
-        assert_eq!(parameters["trainable"], parameters[trained]);
+        let trainable = &parameters["trainable"];
+        match method {
+            "full" => assert_eq!(trainable, &parameters["total"]),
+            "head" => assert_eq!(trainable, &parameters["head"]),
+            _ => {
+                // In a layer the biases of seven modules as wide as the model and of the inner one; LayerNorm below.
+                let (layers, width) = sizes();
+                let biases = layers * (7 * width + 256) + width;
+                let head = parameters["head"].as_u64().expect("a number");
+                assert_eq!(trainable.as_u64(), Some(head + biases));
+            }
+        }
     }
     // A head is merged like an adapter.
     let merged = text(&dir.path().join("merged"));
@@ -250,6 +260,84 @@ fn full_and_head_leave_what_eval_takes() {
         eval(&mini_model(), Some(&head), "rte"),
     );
     close(&a["loss"], &b["loss"], 1e-6);
+}
+
+#[test]
+fn a_submission_holds_all_that_the_server_wants() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let run = dir.path().join("run");
+    lowburn(train(&run, &[("--train-rows", "32")])).ok();
+    let archive = dir.path().join("glue.zip");
+    let submit = |options: &[&str], models: &[String]| {
+        let (archive, data) = (text(&archive), mini_data());
+        let mut line = vec!["submit", "--output", &archive, "--data-dir", &data];
+        line.extend(options);
+        line.extend(models.iter().map(String::as_str));
+        lowburn(line)
+    };
+    let model = |task: &str| format!("{task}={}", text(&run));
+    submit(&[], &[model("rte")]).fails_with(&["no model for cola, sst2", "--fill"]);
+    submit(&["--fill"], &[model("qnli")]).fails_with(&["qnli=", "that run is of rte"]);
+    submit(&["--fill"], &[model("rte"), model("rte")]).fails_with(&["rte is given twice"]);
+    submit(&["--fill"], &["ax=x".to_owned()]).fails_with(&["ax=x", "model of mnli"]);
+    submit(&["--fill"], &["rte=nowhere".to_owned()]).fails_with(&["nowhere", "no such folder"]);
+    submit(
+        &["--fill"],
+        &[format!("rte={}", text(&run.join("adapter")))],
+    )
+    .fails_with(&["--model"]);
+    assert!(!archive.exists());
+
+    submit(&["--fill"], &[model("rte")]).ok();
+    let file = fs::File::open(&archive).expect("the archive");
+    let mut zip = zip::ZipArchive::new(file).expect("a zip");
+    let mut names: Vec<String> = zip.file_names().map(str::to_owned).collect();
+    names.sort();
+    let expected = [
+        "AX.tsv",
+        "CoLA.tsv",
+        "MNLI-m.tsv",
+        "MNLI-mm.tsv",
+        "MRPC.tsv",
+        "QNLI.tsv",
+        "QQP.tsv",
+        "RTE.tsv",
+        "SST-2.tsv",
+        "STS-B.tsv",
+        "WNLI.tsv",
+    ];
+    assert_eq!(names, expected);
+    let mut read = |name: &str| {
+        let mut entry = zip.by_name(name).expect("an entry");
+        std::io::read_to_string(&mut entry).expect("text")
+    };
+    let predictions = dir.path().join("rte.tsv");
+    let (adapter, base, data) = (text(&run.join("adapter")), mini_model(), mini_data());
+    lowburn([
+        "predict",
+        "--model",
+        &base,
+        "--adapter",
+        &adapter,
+        "--task",
+        "rte",
+        "--data-dir",
+        &data,
+        "--split",
+        "test",
+        "--output",
+        &text(&predictions),
+    ])
+    .ok();
+    assert_eq!(
+        read("RTE.tsv"),
+        fs::read_to_string(&predictions).expect("a table")
+    );
+    // Constant, in the server's words, as many as the server wants.
+    assert_eq!(read("WNLI.tsv").lines().count(), 1 + 146);
+    assert!(read("AX.tsv").ends_with("1103\tentailment\n"));
+    assert!(read("STS-B.tsv").starts_with("index\tprediction\n0\t0.000\n"));
+    submit(&["--fill"], &[model("rte")]).fails_with(&["exists", "--overwrite"]);
 }
 
 #[test]

@@ -10,7 +10,8 @@
 //!    which one can be wrong is a [`GlueError`] that names the file, the value and a way out.
 //! 3. [`Tokenizer`] turns texts into ids equal to those of Python's `transformers`; [`collate`] pads a
 //!    batch to its longest row and [`Order`] decides which rows meet in a batch.
-//! 4. [`score`] computes the task's metrics, equal to scikit-learn and SciPy.
+//! 4. [`score`] computes the task's metrics, equal to scikit-learn and SciPy, and [`submission_zip`]
+//!    packs predictions for GLUE's server.
 //!
 //! ```
 //! use lowburn_glue::{Label, Metric, Prediction, Task, score};
@@ -38,6 +39,7 @@ mod order;
 mod scores;
 mod shards;
 mod spm;
+mod submission;
 mod task;
 mod textual;
 mod tokenizer;
@@ -52,5 +54,6 @@ pub use labels::Label;
 pub use metrics::{accuracy, f1, matthews, pearson, spearman};
 pub use order::{Order, padding_fraction};
 pub use scores::{Metric, Prediction, Scores, score};
+pub use submission::{SubmissionFile, submission_table, submission_text, submission_zip};
 pub use task::Task;
 pub use tokenizer::Tokenizer;

@@ -7,7 +7,7 @@ use crate::adapt::Method;
 
 impl Method {
     /// All methods, in the order of the help text.
-    pub const ALL: [Self; 3] = [Self::Lora, Self::Full, Self::Head];
+    pub const ALL: [Self; 4] = [Self::Lora, Self::Full, Self::Head, Self::Bitfit];
 
     /// The name on the command line and in records.
     pub fn name(self) -> &'static str {
@@ -15,6 +15,7 @@ impl Method {
             Self::Lora => "lora",
             Self::Full => "full",
             Self::Head => "head",
+            Self::Bitfit => "bitfit",
         }
     }
 }
@@ -27,7 +28,7 @@ impl fmt::Display for Method {
 
 /// There is no method of that name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no method {given:?}; give lora, full or head")]
+#[error("there is no method {given:?}; give lora, full, head or bitfit")]
 pub struct UnknownMethod {
     /// What was given.
     pub given: String,

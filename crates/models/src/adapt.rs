@@ -26,6 +26,9 @@ pub enum Method {
     Full,
     /// The head.
     Head,
+    /// The biases and the head (Ben Zaken et al. 2021; the BitFit row of the LoRA paper's table 2).
+    /// LayerNorm's biases count, its scales do not.
+    Bitfit,
 }
 
 impl Method {
@@ -35,6 +38,7 @@ impl Method {
             Self::Full => true,
             Self::Head => is_head(name),
             Self::Lora => is_head(name) || is_factor(name),
+            Self::Bitfit => is_head(name) || name.ends_with(".bias"),
         }
     }
 }
@@ -219,6 +223,32 @@ impl SequenceClassifier {
         match replace.problem {
             Some(problem) => Err(ModelError::Adapter { problem }),
             None => Ok(model),
+        }
+    }
+
+    /// Takes all the tensors that a method trains, named as in Hugging Face's files.
+    ///
+    /// # Errors
+    /// A tensor is missing, is of another shape, or is not one that the method trains.
+    pub fn apply_trained(
+        self,
+        tensors: &BTreeMap<String, HostTensor>,
+        method: Method,
+    ) -> Result<Self, ModelError> {
+        let names = self.host_names();
+        let trained = || names.iter().filter(|name| method.trains(name));
+        let missing = trained().find(|name| !tensors.contains_key(*name));
+        let surplus = tensors.keys().find(|name| !method.trains(name));
+        match (missing, surplus) {
+            (Some(name), _) => Err(ModelError::Adapter {
+                problem: format!(
+                    "it has no {name}, which {method} trains; it belongs to another base model"
+                ),
+            }),
+            (None, Some(name)) => Err(ModelError::Adapter {
+                problem: format!("{name} is nothing that {method} trains"),
+            }),
+            (None, None) => self.set_host_tensors(tensors),
         }
     }
 

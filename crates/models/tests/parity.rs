@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use lowburn_lora::{HostTensor, read_peft};
 use lowburn_models::{
-    HeadPolicy, LoadOptions, Method, Mode, ModelInput, NamedVisitor, SequenceClassifier,
+    HeadPolicy, LoadOptions, Method, Mode, ModelInput, NamedVisitor, SequenceClassifier, is_head,
     is_transposed, load_classifier, save_checkpoint, visit_named,
 };
 use safetensors::SafeTensors;
@@ -208,6 +208,42 @@ fn gradients_equal_pytorch_and_frozen_parameters_have_none() {
                 &reference[key].data,
                 BOUND,
             );
+        }
+    }
+}
+
+/// The gradients of full fine-tuning are PyTorch's (above); those of the biases alone, which take other ways through the
+/// backward passes, must be the same, and nothing else may have one.
+#[test]
+fn bitfit_has_the_biases_gradients_of_full_fine_tuning() {
+    for (root, case) in cases("gradients.json") {
+        if !case["adapter"].is_null() {
+            continue;
+        }
+        let model = case["model"].as_str().unwrap();
+        let forward = tensors(&format!("{root}forward_{model}.safetensors"));
+        let classes = forward["logits"].shape[1];
+        let gradients_of = |method: Method| {
+            let classifier = load(root, model, classes).set_trainable(method);
+            let logits = classifier.forward(&input(&forward), &mut Mode::eval());
+            let gradients = logits.powi_scalar(2).sum().backward();
+            let mut found = Gradients {
+                gradients: &gradients,
+                found: BTreeMap::new(),
+            };
+            visit_named(&classifier, &mut found);
+            found.found
+        };
+        let mut expected = gradients_of(Method::Full);
+        expected.retain(|name, _| is_head(name) || name.ends_with(".bias"));
+        let found = gradients_of(Method::Bitfit);
+        assert!(found.len() > 10, "{model}: {} tensors", found.len());
+        assert!(
+            found.keys().eq(expected.keys()),
+            "{model}: who has a gradient"
+        );
+        for (name, gradient) in &found {
+            close(&format!("{model} {name}"), gradient, &expected[name], BOUND);
         }
     }
 }

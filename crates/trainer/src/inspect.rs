@@ -156,7 +156,7 @@ fn estimate(
     let per_token = 8 * hidden + 2 * inner;
     let layers = match config.method {
         Method::Head => 1, // nothing below the head is kept
-        Method::Lora | Method::Full => sizes.num_hidden_layers as u64,
+        Method::Lora | Method::Full | Method::Bitfit => sizes.num_hidden_layers as u64,
     };
     let activations = tokens.saturating_mul(NUMBER * (layers * per_token + 2 * inner));
     let trainable = NUMBER * parameters.trainable as u64;

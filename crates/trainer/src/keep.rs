@@ -1,17 +1,17 @@
-//! What is kept of the best evaluation: an adapter, a head, or a whole checkpoint.
+//! What is kept of the best evaluation: an adapter, a head, biases, or a whole checkpoint.
 
 use std::fs;
 use std::path::Path;
 
 use lowburn_glue::Tokenizer;
-use lowburn_models::{Method, ModelConfig, SequenceClassifier, is_head, save_checkpoint};
+use lowburn_models::{Method, ModelConfig, SequenceClassifier, save_checkpoint};
 
 use crate::about::About;
 use crate::config::RunConfig;
 use crate::digest::weight_digests;
 use crate::error::TrainError;
-use crate::head;
 use crate::output::{recover_folder, replace_folder};
+use crate::parts;
 use crate::plan::RunPlan;
 use crate::record::Best;
 
@@ -21,11 +21,13 @@ pub(crate) struct Keeper {
     about: About,
 }
 
-/// The folder a method leaves.
-fn folder_name(method: Method) -> &'static str {
+/// The folder below the output that holds what a method trained.
+#[must_use]
+pub fn kept_folder(method: Method) -> &'static str {
     match method {
         Method::Lora => "adapter",
         Method::Head => "head",
+        Method::Bitfit => "bitfit",
         Method::Full => "model",
     }
 }
@@ -35,7 +37,7 @@ impl Keeper {
         let config = plan.config().clone();
         let base_weights = match config.method {
             Method::Full => Default::default(),
-            Method::Lora | Method::Head => weight_digests(&config.model)?,
+            Method::Lora | Method::Head | Method::Bitfit => weight_digests(&config.model)?,
         };
         let about = About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -55,7 +57,7 @@ impl Keeper {
         output: &Path,
         best: Option<&Best>,
     ) -> Result<(), TrainError> {
-        let path = output.join(folder_name(method));
+        let path = output.join(kept_folder(method));
         if best.is_some() {
             recover_folder(&path)?;
         }
@@ -75,16 +77,14 @@ impl Keeper {
     pub(crate) fn keep(&self, model: &SequenceClassifier, output: &Path) -> Result<(), TrainError> {
         let method = self.config.method;
         tracing::debug!(
-            folder = folder_name(method),
+            folder = kept_folder(method),
             "keeping the best parameters so far"
         );
-        replace_folder(&output.join(folder_name(method)), |folder| {
+        replace_folder(&output.join(kept_folder(method)), |folder| {
             match method {
                 Method::Lora => self.adapter(model, folder)?,
-                Method::Head => {
-                    fs::create_dir(folder).map_err(TrainError::io("create", folder))?;
-                    head::write(folder, &model.host_tensors(is_head))?;
-                }
+                Method::Head => trained(model, folder, parts::HEAD, method)?,
+                Method::Bitfit => trained(model, folder, parts::BITFIT, method)?,
                 Method::Full => {
                     fs::create_dir(folder).map_err(TrainError::io("create", folder))?;
                     let base = ModelConfig::from_dir(&self.config.model)?;
@@ -105,4 +105,19 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// Writes what the method trained, of the model's own tensors.
+fn trained(
+    model: &SequenceClassifier,
+    folder: &Path,
+    file: &str,
+    method: Method,
+) -> Result<(), TrainError> {
+    fs::create_dir(folder).map_err(TrainError::io("create", folder))?;
+    parts::write(
+        folder,
+        file,
+        &model.host_tensors(|name| method.trains(name)),
+    )
 }

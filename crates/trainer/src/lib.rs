@@ -10,7 +10,7 @@
 //! 2. [`identity`] names a run by the digest of its configuration and of all input files.
 //! 3. [`train()`] loads, checks, and goes step by step, telling an [`Observer`] what happens. It
 //!    leaves `run.json` ([`RunRecord`]), `log.jsonl`, `timing.jsonl`, and of the best evaluation
-//!    `adapter/`, `head/` or `model/`; until it is done also `state/`, from which a killed run
+//!    `adapter/`, `head/`, `bitfit/` or `model/`; until it is done also `state/`, from which a killed run
 //!    goes on ([`Start::Resume`]).
 //! 4. [`evaluate()`], [`predict()`] and [`merge()`] use what came out.
 //!
@@ -23,7 +23,6 @@ mod config;
 mod digest;
 mod error;
 mod evaluate;
-mod head;
 mod inspect;
 mod journal;
 mod keep;
@@ -34,6 +33,7 @@ mod merge;
 mod optimizer;
 mod output;
 mod parameters;
+mod parts;
 mod plan;
 mod predict;
 mod prepare;
@@ -54,6 +54,7 @@ pub use digest::{Identity, digest, file_digest, identity};
 pub use error::TrainError;
 pub use evaluate::{EvalConfig, Evaluation, evaluate};
 pub use inspect::{InspectConfig, Inspection, MemoryEstimate, ParameterRow, inspect};
+pub use keep::kept_folder;
 pub use load::Source;
 pub use lowburn_models::Method;
 pub use merge::{Merged, merge};

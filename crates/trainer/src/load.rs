@@ -13,7 +13,7 @@ use lowburn_models::{
 use crate::about::About;
 use crate::config::DeviceName;
 use crate::error::TrainError;
-use crate::head;
+use crate::parts;
 use crate::plan::{check_max_length, check_position_branch};
 use crate::progress::{Event, Observer};
 use crate::rows::{Rows, check_vocabulary};
@@ -26,7 +26,7 @@ const HEAD_SEED: u64 = 0;
 pub struct Source {
     /// Folder of the checkpoint.
     pub model: PathBuf,
-    /// A PEFT folder, or the head folder of a run.
+    /// A PEFT folder, or the head or bitfit folder of a run.
     pub adapter: Option<PathBuf>,
     /// Use the adapter even if it was trained upon other weights.
     pub any_base: bool,
@@ -71,18 +71,23 @@ impl Loaded {
 enum OnTop {
     Lora(Box<AdapterFile>),
     Head(BTreeMap<String, HostTensor>),
+    Bitfit(BTreeMap<String, HostTensor>),
 }
 
 impl OnTop {
     fn read(folder: &Path) -> Result<Self, TrainError> {
-        if folder.join(head::FILE).is_file() {
-            return Ok(Self::Head(head::read(folder)?));
+        if folder.join(parts::HEAD).is_file() {
+            return Ok(Self::Head(parts::read(folder, parts::HEAD)?));
+        }
+        if folder.join(parts::BITFIT).is_file() {
+            return Ok(Self::Bitfit(parts::read(folder, parts::BITFIT)?));
         }
         if !folder.join("adapter_config.json").is_file() {
             let found = if folder.join("config.json").is_file() {
                 "is a checkpoint, not an adapter: give it as --model"
             } else if folder.is_dir() {
-                "holds neither adapter_config.json nor head.safetensors: it is no adapter folder"
+                "holds none of adapter_config.json, head.safetensors and bitfit.safetensors: it is no \
+                 adapter folder"
             } else {
                 "there is no such folder"
             };
@@ -97,7 +102,7 @@ impl OnTop {
     fn head(&self) -> &BTreeMap<String, HostTensor> {
         match self {
             Self::Lora(adapter) => &adapter.saved,
-            Self::Head(tensors) => tensors,
+            Self::Head(tensors) | Self::Bitfit(tensors) => tensors,
         }
     }
 }
@@ -182,6 +187,7 @@ fn position_branch(
     let method = match on_top {
         Some(OnTop::Lora(_)) => Method::Lora,
         Some(OnTop::Head(_)) => Method::Head,
+        Some(OnTop::Bitfit(_)) => Method::Bitfit,
         None => Method::Full,
     };
     check_position_branch(asked, method, config)?;
@@ -281,6 +287,7 @@ fn put_on(
     Ok(match on_top {
         OnTop::Lora(adapter) => model.apply_adapter(adapter, policy)?,
         OnTop::Head(tensors) => model.apply_head(tensors, HeadPolicy::Required)?,
+        OnTop::Bitfit(tensors) => model.apply_trained(tensors, Method::Bitfit)?,
     })
 }
 

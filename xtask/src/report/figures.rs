@@ -49,7 +49,7 @@ pub(super) fn ranks(results: &Results) -> Vec<usize> {
     ranks.into_iter().collect()
 }
 
-/// The methods of the grid in a fixed order: head, LoRA by rank, full.
+/// The methods of the grid in a fixed order: head, BitFit, LoRA by rank, full.
 fn approaches(results: &Results) -> Vec<Approach> {
     let mut found: Vec<Approach> = Vec::new();
     for cell in &results.grid.cells {
@@ -62,8 +62,9 @@ fn approaches(results: &Results) -> Vec<Approach> {
     }
     found.sort_by_key(|approach| match approach {
         Approach::Head => (0, 0),
-        Approach::Lora { rank, .. } => (1, *rank),
-        Approach::Full => (2, 0),
+        Approach::Bitfit => (1, 0),
+        Approach::Lora { rank, .. } => (2, *rank),
+        Approach::Full => (3, 0),
     });
     found
 }

@@ -218,6 +218,7 @@ fn run_config(
         }
         Approach::Full => (Method::Full, None),
         Approach::Head => (Method::Head, None),
+        Approach::Bitfit => (Method::Bitfit, None),
     };
     Ok(RunConfig {
         model: inputs.model.clone(),

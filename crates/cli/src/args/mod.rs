@@ -15,6 +15,7 @@ use lowburn_trainer::DeviceName;
 
 pub use tools::{
     AdapterFormat, ConvertArgs, EvalArgs, InitArgs, InspectArgs, MergeArgs, PredictArgs,
+    SubmitArgs, TaskModel,
 };
 pub use train::{LoraArgs, RecipeArgs, TrainArgs};
 
@@ -61,6 +62,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Write predictions for a split, a file or a text
     Predict(PredictArgs),
+    /// Predict the test splits of all tasks and pack them for the GLUE server
+    Submit(SubmitArgs),
     /// Fold an adapter into its base and save a plain checkpoint
     Merge(MergeArgs),
     /// Turn a loralib file into an adapter folder, or back
@@ -79,6 +82,7 @@ impl Command {
             Self::Train(args) => args.common.threads,
             Self::Eval(args) => args.common.threads,
             Self::Predict(args) => args.common.threads,
+            Self::Submit(args) => args.common.threads,
             Self::Merge(args) => args.common.threads,
             Self::Inspect(args) => args.common.threads,
             Self::Init(args) => args.common.threads,
@@ -93,6 +97,7 @@ impl Command {
             Self::Train(args) => args.common.quiet,
             Self::Eval(args) => args.common.quiet,
             Self::Predict(args) => args.common.quiet,
+            Self::Submit(args) => args.common.quiet,
             Self::Merge(args) => args.common.quiet,
             Self::Inspect(args) => args.common.quiet,
             Self::Init(args) => args.common.quiet,
@@ -122,7 +127,7 @@ pub struct ModelArgs {
     /// Checkpoint folder, `mini`, or a name on the hub: NAME or NAME@REVISION
     #[arg(long, value_name = "DIR|NAME")]
     pub model: String,
-    /// Adapter folder (PEFT), or the head/ folder of a run
+    /// Adapter folder (PEFT), or the head/ or bitfit/ folder of a run
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
     /// Use the adapter although it was trained on another base

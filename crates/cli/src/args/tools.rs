@@ -1,6 +1,7 @@
 //! What may be typed after the commands that do not train.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use lowburn_glue::Task;
@@ -71,13 +72,73 @@ pub struct PredictArgs {
     pub common: Common,
 }
 
+/// A model for a task, typed as `TASK=FOLDER`.
+#[derive(Debug, Clone)]
+pub struct TaskModel {
+    /// The task.
+    pub task: Task,
+    /// A run, a checkpoint, or an adapter.
+    pub folder: PathBuf,
+}
+
+impl FromStr for TaskModel {
+    type Err = String;
+
+    fn from_str(given: &str) -> Result<Self, String> {
+        let Some((task, folder)) = given.split_once('=') else {
+            return Err("give TASK=FOLDER, such as rte=runs/rte".to_owned());
+        };
+        Ok(Self {
+            task: task
+                .parse()
+                .map_err(|error: lowburn_glue::GlueError| error.to_string())?,
+            folder: folder.into(),
+        })
+    }
+}
+
+/// `lowburn submit`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+\x1b[1;32mExample\x1b[0m
+  lowburn submit --output glue.zip --fill mnli=runs/mnli rte=runs/rte mrpc=runs/mrpc
+
+The archive has CoLA, SST-2, MRPC, STS-B, QQP, MNLI-m, MNLI-mm, QNLI, RTE, WNLI and AX (the diagnostic
+set, predicted by the model of mnli), each as a .tsv with the columns index and prediction.")]
+pub struct SubmitArgs {
+    /// A model for each task: the folder of a run, of a checkpoint, or of an adapter upon --model
+    #[arg(value_name = "TASK=FOLDER", required = true)]
+    pub models: Vec<TaskModel>,
+    /// Base of the adapters: folder, `mini`, or a name on the hub [default: of a run, as it says]
+    #[arg(long, value_name = "DIR|NAME")]
+    pub model: Option<String>,
+    /// Folder that holds TASK/SPLIT-00000-of-00001.parquet, `mini`, or a name on the hub
+    #[arg(long, value_name = "DIR|NAME", default_value = lowburn_hub::GLUE)]
+    pub data_dir: String,
+    /// The archive to write, .zip
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Replace --output if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Let tasks without a model have one constant prediction, because the server wants them all
+    #[arg(long)]
+    pub fill: bool,
+    /// The batch.
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    /// The machine.
+    #[command(flatten)]
+    pub common: Common,
+}
+
 /// `lowburn merge`.
 #[derive(Debug, Clone, Args)]
 pub struct MergeArgs {
     /// Checkpoint folder of the base, `mini`, or a name on the hub: NAME or NAME@REVISION
     #[arg(long, value_name = "DIR|NAME")]
     pub model: String,
-    /// Adapter folder (PEFT), or the head/ folder of a run
+    /// Adapter folder (PEFT), or the head/ or bitfit/ folder of a run
     #[arg(long, value_name = "DIR")]
     pub adapter: PathBuf,
     /// Use the adapter although it was trained on another base

@@ -23,7 +23,8 @@ pub struct TrainArgs {
     /// Folder that holds TASK/SPLIT-00000-of-00001.parquet, `mini`, or a name on the hub
     #[arg(long, value_name = "DIR|NAME", default_value = lowburn_hub::GLUE)]
     pub data_dir: String,
-    /// What to train: lora (adapter and head), full (everything) or head (the head alone)
+    /// What to train: lora (adapter and head), full (everything), head (the head alone) or bitfit
+    /// (biases and head)
     #[arg(long)]
     pub method: Method,
     /// Folder for everything the run writes; must not exist yet
@@ -65,6 +66,7 @@ const TRAIN_HELP: &str = "\
   timing.jsonl  seconds of each step and phase
   adapter/      (lora) the best epoch's adapter and head, readable by PEFT
   head/         (head) the best epoch's head, for --adapter
+  bitfit/       (bitfit) the best epoch's biases and head, for --adapter
   model/        (full) the best epoch's checkpoint
   state/        what --resume needs, until the run is done
 

@@ -6,6 +6,7 @@ mod init;
 mod inspect;
 mod merge;
 mod predict;
+mod submit;
 mod train;
 
 use std::io::Write;
@@ -26,6 +27,7 @@ pub fn execute(command: &Command) -> anyhow::Result<()> {
         Command::Train(args) => train::execute(args),
         Command::Eval(args) => evaluate::execute(args),
         Command::Predict(args) => predict::execute(args),
+        Command::Submit(args) => submit::execute(args),
         Command::Merge(args) => merge::execute(args),
         Command::Convert(args) => convert::execute(args),
         Command::Inspect(args) => inspect::execute(args),

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use anyhow::Context;
-use lowburn_glue::{Label, Task};
 use lowburn_trainer::{PredictConfig, PredictInput, PredictionRow, predict, write_atomic};
 
-use super::{check_parent, evaluate::source, note, print, same_place};
+use super::{check_parent, evaluate::source, note, print, same_place, submit::table};
 use crate::args::PredictArgs;
 use crate::locate;
 use crate::progress::{Progress, Verbosity};
@@ -47,7 +46,7 @@ pub(super) fn execute(args: &PredictArgs) -> anyhow::Result<()> {
     drop(progress);
     let text = match layout {
         Layout::Jsonl => jsonl(&rows)?,
-        Layout::Tsv => tsv(args.task, &rows),
+        Layout::Tsv => table(args.task, &rows),
     };
     let Some(path) = &args.output else {
         return print(&text);
@@ -101,25 +100,10 @@ fn jsonl(rows: &[PredictionRow]) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// GLUE's own layout: class names for the inference tasks, class numbers for the others, scores
-/// with three digits.
-fn tsv(task: Task, rows: &[PredictionRow]) -> String {
-    let named = matches!(task, Task::Mnli | Task::Qnli | Task::Rte | Task::Ax);
-    let mut text = "index\tprediction\n".to_owned();
-    for row in rows {
-        let prediction = match row.prediction {
-            Label::Score(score) => format!("{score:.3}"),
-            Label::Class(class) if named => task.labels()[class].to_owned(),
-            Label::Class(class) => class.to_string(),
-        };
-        text.push_str(&format!("{}\t{prediction}\n", row.idx));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lowburn_glue::{Label, Task};
 
     fn row(idx: i64, prediction: Label) -> PredictionRow {
         PredictionRow {
@@ -135,12 +119,12 @@ mod tests {
     fn tsv_is_what_glue_takes() {
         let rows = [row(7, Label::Class(1))];
         assert_eq!(
-            tsv(Task::Rte, &rows),
+            table(Task::Rte, &rows),
             "index\tprediction\n7\tnot_entailment\n"
         );
-        assert_eq!(tsv(Task::Sst2, &rows), "index\tprediction\n7\t1\n");
+        assert_eq!(table(Task::Sst2, &rows), "index\tprediction\n7\t1\n");
         let rows = [row(0, Label::Score(2.34567))];
-        assert_eq!(tsv(Task::Stsb, &rows), "index\tprediction\n0\t2.346\n");
+        assert_eq!(table(Task::Stsb, &rows), "index\tprediction\n0\t2.346\n");
     }
 
     #[test]

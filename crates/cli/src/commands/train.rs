@@ -2,7 +2,9 @@
 
 use lowburn_lora::{LoraConfig, Targets, read_peft};
 use lowburn_models::Method;
-use lowburn_trainer::{Evaluation, RunConfig, RunRecord, Start, TrainError, Warmup, train};
+use lowburn_trainer::{
+    Evaluation, RunConfig, RunRecord, Start, TrainError, Warmup, kept_folder, train,
+};
 
 use super::print;
 use crate::args::{LoraArgs, TrainArgs};
@@ -135,17 +137,12 @@ fn summary(record: &RunRecord, args: &TrainArgs) -> String {
             scores: evaluation.scores.clone(),
         })
         .collect();
-    let kept = match args.method {
-        Method::Lora => "adapter",
-        Method::Head => "head",
-        Method::Full => "model",
-    };
     format!(
         "{}best after {step} of {} steps, {} in all; kept in {}\n",
         score_table(&best),
         record.steps,
         duration(record.timing.total_seconds),
-        args.output.join(kept).display()
+        args.output.join(kept_folder(args.method)).display()
     )
 }
 

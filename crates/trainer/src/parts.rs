@@ -1,7 +1,8 @@
-//! The head's own folder: what `--method head` leaves, and `--adapter` accepts.
+//! Folders with some of a model's own tensors: what `--method head` and `--method bitfit` leave,
+//! and `--adapter` accepts.
 //!
-//! `head.safetensors` holds the head's tensors under their Hugging Face names and in the layout
-//! of a checkpoint (a linear weight is `[out, in]`).
+//! `head.safetensors`, or `bitfit.safetensors`, holds the trained tensors under their Hugging Face
+//! names and in the layout of a checkpoint (a linear weight is `[out, in]`).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,8 +15,11 @@ use safetensors::tensor::{Dtype, SafeTensors, View};
 use crate::error::TrainError;
 use crate::output::write_atomic;
 
-/// Name of the file.
-pub(crate) const FILE: &str = "head.safetensors";
+/// Name of the file of the head.
+pub(crate) const HEAD: &str = "head.safetensors";
+
+/// Name of the file of the biases and the head.
+pub(crate) const BITFIT: &str = "bitfit.safetensors";
 
 struct Slice<'a>(&'a HostTensor);
 
@@ -34,12 +38,13 @@ impl View for Slice<'_> {
     }
 }
 
-/// Writes the head's tensors, as f32, into a folder that exists.
+/// Writes tensors, as f32, into a folder that exists.
 pub(crate) fn write(
     folder: &Path,
+    file: &str,
     tensors: &BTreeMap<String, HostTensor>,
 ) -> Result<(), TrainError> {
-    let path = folder.join(FILE);
+    let path = folder.join(file);
     let views = tensors.iter().map(|(name, tensor)| (name, Slice(tensor)));
     let bytes = safetensors::serialize(views, None).map_err(|error| TrainError::State {
         path: path.clone(),
@@ -48,13 +53,13 @@ pub(crate) fn write(
     write_atomic(&path, &bytes)
 }
 
-/// Reads the head's tensors of a folder.
-pub(crate) fn read(folder: &Path) -> Result<BTreeMap<String, HostTensor>, TrainError> {
-    let path = folder.join(FILE);
+/// Reads the tensors of a folder.
+pub(crate) fn read(folder: &Path, file: &str) -> Result<BTreeMap<String, HostTensor>, TrainError> {
+    let path = folder.join(file);
     let bytes = fs::read(&path).map_err(TrainError::io("read", &path))?;
     let damaged = |reason: String| TrainError::State {
         path: path.clone(),
-        reason: format!("is not a head file ({reason}); write it again"),
+        reason: format!("is not such a file ({reason}); write it again"),
     };
     let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
     let mut tensors = BTreeMap::new();
@@ -84,12 +89,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let tensor = HostTensor::new([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, -6.5]);
         let tensors = BTreeMap::from([("classifier.dense.weight".to_owned(), tensor)]);
-        write(dir.path(), &tensors).expect("written");
-        assert_eq!(read(dir.path()).expect("read"), tensors);
-        let path = dir.path().join(FILE);
+        write(dir.path(), HEAD, &tensors).expect("written");
+        assert_eq!(read(dir.path(), HEAD).expect("read"), tensors);
+        let path = dir.path().join(HEAD);
         let bytes = fs::read(&path).expect("there");
         fs::write(&path, &bytes[..bytes.len() - 3]).expect("cut");
-        let error = read(dir.path()).expect_err("damaged").to_string();
-        assert!(error.contains(FILE), "{error}");
+        let error = read(dir.path(), HEAD).expect_err("damaged").to_string();
+        assert!(error.contains(HEAD), "{error}");
     }
 }
