@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -23,8 +24,9 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "peer")]
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import DebertaV2ForMaskedLM, DebertaV2ForSequenceClassification, DebertaV2Model, DebertaV2Tokenizer
-from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention, make_log_bucket_position
 from transformers.utils import logging as transformers_logging
 
 from adapters import write_adapters
@@ -76,6 +78,8 @@ ADAPTERS = {
     ),
     "c2p_rslora": ("deb_c2p", dict(r=8, lora_alpha=3, use_rslora=True, target_modules=["query_proj", "value_proj"], modules_to_save=HEAD)),
     "p2c_stsb_start": ("deb_p2c", dict(r=3, lora_alpha=6, target_modules=["query_proj", "value_proj"], modules_to_save=HEAD)),
+    # PEFT saves the classifier only, and takes the pooler for one more linear layer.
+    "plain_all_linear_bare": ("deb_plain", dict(r=2, lora_alpha=5, target_modules="all-linear")),
 }  # fmt: skip
 GRADIENTS = {
     "lora_conv": ("deb_conv", "conv_plain"),
@@ -174,6 +178,41 @@ def make_gradients(root):
     WRITER.json(root / "gradients.json", {"cases": cases})
 
 
+@contextmanager
+def positions_without_update():
+    """The LoRA authors' way: where positions share the projections of keys and queries, the update acts on words only."""
+    original = DisentangledSelfAttention.disentangled_attention_bias
+
+    def patched(self, *args, **kwargs):
+        layers = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
+
+    DisentangledSelfAttention.disentangled_attention_bias = patched
+    try:
+        yield
+    finally:
+        DisentangledSelfAttention.disentangled_attention_bias = original
+
+
+@torch.no_grad()
+def authors_logits(root, name, model):
+    """Logits of an adapter under the authors' way."""
+    base = load(root, model)
+    inputs = batch_of(root, model, base.config)
+    wrapped = PeftModel.from_pretrained(base, root / "adapters" / name).eval()
+    everywhere = wrapped(**inputs).logits
+    with positions_without_update():
+        found = wrapped(**inputs).logits
+    assert (found - everywhere).abs().max() > 1e-3, f"{name}: both ways give the same"
+    return found.tolist()
+
+
 def make_adapter_references(root):
     """Logits of each adapter as PEFT computes them after reading the folder back, unmerged and merged."""
     cases = []
@@ -181,6 +220,8 @@ def make_adapter_references(root):
         if model in LABELS:
             base = load(root, model)
             facts = adapter_facts(base, root / "adapters" / name, batch_of(root, model, base.config))
+            if base.config.share_att_key:
+                facts["authors_logits"] = authors_logits(root, name, model)
             cases.append({"name": name, "model": model, "pooler": "modules_to_save" in settings, **facts})
     WRITER.json(root / "adapters.json", {"cases": cases})
 

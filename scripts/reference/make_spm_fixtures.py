@@ -20,6 +20,7 @@ import argparse
 import hashlib
 import io
 import json
+import math
 import os
 import random
 import re
@@ -41,7 +42,7 @@ from transformers import DebertaV2Tokenizer, DebertaV2TokenizerFast
 from transformers.models.deberta_v2.tokenization_deberta_v2 import SPMTokenizer
 from transformers.utils import logging as transformers_logging
 
-from spm_text import TORTURE, corpus
+from spm_text import MORE, TORTURE, corpus
 
 # The 52 bytes beside the published spm.model.
 PUBLISHED = '{\n  "do_lower_case": false,\n  "vocab_type": "spm"\n}\n'
@@ -108,15 +109,23 @@ class Reasons:
 
     def __init__(self, fast, pieces, options):
         self.fast, self.pieces, self.options = fast, pieces, options
-        self.specials = [token.content for token in fast.added_tokens_decoder.values()]
+        added = fast.added_tokens_decoder.values()
+        self.specials = [token.content for token in added if token.special]
+        self.user_defined = [token.content for token in added if not token.special]
         kinds = range(pieces.get_piece_size())
         self.bytes = {at for at in kinds if pieces.is_byte(at)}
 
-    def of(self, text, asked, spm_ids):
+    def score(self, ids):
+        """Of a cut, exactly added up."""
+        return math.fsum(self.pieces.get_score(at) for at in ids)
+
+    def of(self, text, asked, ids, spm_ids):
         """The reason for `text`, of which SentencePiece was asked for `asked`; None when none is known."""
         normalize = self.fast.backend_tokenizer.normalizer.normalize_str
         if any(token in text or normalize(token) in normalize(text) for token in self.specials):
             return "special token"
+        if any(token in text for token in self.user_defined):
+            return "user-defined piece"
         if self.options.get("do_lower_case") and asked != "".join(char.lower() for char in text):
             return "final sigma"
         if re.search("<0x[0-9A-F]{2}>", text) and self.bytes:
@@ -135,6 +144,8 @@ class Reasons:
                 return "whitespace at the ends"
             if any(unicodedata.category(char)[0] in "MC" or ord(char) > 0x10FF for char in text):
                 return "grapheme"
+        elif all(at < self.pieces.get_piece_size() for at in ids) and math.isclose(self.score(ids), self.score(spm_ids), rel_tol=1e-6):
+            return "equal scores"
         if self.options.get("split_by_punct"):
             return "punctuation"
         return None
@@ -156,7 +167,7 @@ def cases_of(name, fast, pieces, options):
     rng = random.Random(name)
     random_texts = [("at random", text, None) for text in lines_at_random(rng, 25)]
     prose = [("corpus", text, None) for text in rng.sample(corpus(random.Random(1)), 8)]
-    for what, text, pair in TORTURE + prose + random_texts:
+    for what, text, pair in TORTURE + MORE + prose + random_texts:
         lengths = [512] if pair is None else [512, 9, 6]
         for length in lengths:
             # As a batch of one: called with two plain strings, transformers takes an empty second text for none.
@@ -170,7 +181,7 @@ def cases_of(name, fast, pieces, options):
                 spm_ids = [at for word in words for at in pieces.encode(word)]
                 case["sentencepiece"] = spm_ids
                 if spm_ids != case["ids"][1:-1]:
-                    case["differs"] = reasons.of(text, asked, spm_ids)
+                    case["differs"] = reasons.of(text, asked, case["ids"][1:-1], spm_ids)
                     if case["differs"] is None:
                         print(f"{name}: no reason for {text!r}", fast.convert_ids_to_tokens(case["ids"]), [pieces.id_to_piece(i) for i in spm_ids], sep="\n  ")
                         raise SystemExit(1)

@@ -140,3 +140,19 @@ TORTURE = [
     ("user-defined and control pieces", "a <user>name</user> <user> b [CTRL] c<user>", None),
     ("user-defined in another case", "a <USER> b <User>", None),
 ]
+
+# The same, but not among the snippets that texts at random are made of. A run can be cut into the same pieces in several orders.
+MORE = [
+    ("a run of equals signs", "=====", None),
+    ("a run of letters", "aaaaaaa", None),
+    ("a run of digits", "0000000", None),
+    ("a run of syllables", "hahahaha", None),
+    ("a run of dots", "......", None),
+    ("a run of dashes", "------", None),
+    ("a run of exclamation marks", "!!!!!!", None),
+    ("a run of six words", "the" * 6, None),
+    ("a run of eleven words", "the" * 11, None),
+    ("a run of twelve words", "the" * 12, None),
+    ("a user-defined piece between letters", "the<user>harbour", None),
+    ("a user-defined piece between spaces", "the <user> harbour", None),
+]

@@ -1,24 +1,30 @@
 //! Grids of experiments: TOML files with one recipe per cell of the table that they make.
 //!
 //! A file is read as a whole into checked types before anything runs. No hyperparameter has a default in code: what a
-//! cell does not say, and the file's `[common]` table neither, is an error, and so is any key that nobody reads.
+//! cell does not say, and neither the `[shared.NAME]` table that it names nor the file's `[common]` table, is an error,
+//! and so is any key that nobody reads.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use lowburn_glue::Task;
-use lowburn_trainer::EvalEvery;
+use lowburn_lora::LoraInit;
+use lowburn_models::LoraPositionBranch;
+use lowburn_trainer::{EvalEvery, Warmup};
 use serde::Deserialize;
 
 /// Grids that ship with the project, by name.
-const BUILT_IN: [(&str, &str); 3] = [
+const BUILT_IN: [(&str, &str); 6] = [
     ("mini", include_str!("../grids/mini.toml")),
     ("minilm", include_str!("../grids/minilm.toml")),
     (
         "minilm-deberta",
         include_str!("../grids/minilm-deberta.toml"),
     ),
+    ("authors", include_str!("../grids/authors.toml")),
+    ("paper", include_str!("../grids/paper.toml")),
+    ("student", include_str!("../grids/student.toml")),
 ];
 
 /// A checked grid.
@@ -30,8 +36,6 @@ pub(crate) struct Grid {
     pub(crate) title: String,
     /// What it shows and what not, a paragraph of the report.
     pub(crate) about: String,
-    /// Name of the model: `mini`, a folder below `--models`, or a name on the hub.
-    pub(crate) model: String,
     /// Name of the data: `mini`, what `--data` gives, or a name on the hub.
     pub(crate) data: String,
     /// Seeds of every cell.
@@ -43,6 +47,10 @@ pub(crate) struct Grid {
 /// One recipe.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Cell {
+    /// Name of the model: `mini`, a folder below `--models`, or a name on the hub.
+    pub(crate) model: String,
+    /// The model's part of the names of runs, where the grid has several models.
+    prefix: Option<String>,
     /// The task.
     pub(crate) task: Task,
     /// What is trained.
@@ -51,20 +59,38 @@ pub(crate) struct Cell {
     pub(crate) lr: f64,
     /// Passes over the training rows.
     pub(crate) epochs: usize,
-    /// Rows of a forward pass.
+    /// Rows of an optimiser step, over however many forward passes.
     pub(crate) batch_size: usize,
-    /// Forward passes of an optimiser step.
-    pub(crate) accumulate: usize,
     /// Decoupled weight decay.
     pub(crate) weight_decay: f64,
-    /// Share of the steps that warm up.
-    pub(crate) warmup_ratio: f64,
+    /// Steps that warm up.
+    pub(crate) warmup: Warmup,
     /// Tokens of a row.
     pub(crate) max_length: usize,
     /// Batches of like length.
     pub(crate) group_by_length: bool,
     /// When the dev set is evaluated.
     pub(crate) eval_every: EvalEvery,
+    /// Dropout in the head, where it is not the checkpoint's own.
+    pub(crate) head_dropout: Option<f64>,
+    /// Whether it starts from what the MNLI run of the same model, method and seed left.
+    pub(crate) from_mnli: bool,
+    /// Only so many training rows.
+    pub(crate) train_rows: Option<usize>,
+    /// Only so many steps.
+    pub(crate) max_steps: Option<u64>,
+    /// What others published for it.
+    pub(crate) published: Option<Published>,
+}
+
+/// A number that others published, in points of the task's first metric.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Published {
+    /// The value.
+    pub(crate) value: f64,
+    /// The spread over seeds that stands beside it.
+    pub(crate) spread: Option<f64>,
 }
 
 /// What is trained, with what only that method needs.
@@ -80,6 +106,10 @@ pub(crate) enum Approach {
         targets: String,
         /// Dropout of the adapter's input.
         dropout: f64,
+        /// How A starts.
+        init: LoraInit,
+        /// What the adapter does to DeBERTa-v2's positions.
+        position_branch: Option<LoraPositionBranch>,
     },
     /// All parameters.
     Full,
@@ -130,9 +160,18 @@ impl Approach {
 }
 
 impl Cell {
-    /// `mrpc-lora-r8`.
+    /// `mrpc-lora-r8`, with the model in front where the grid has several.
     pub(crate) fn name(&self) -> String {
-        format!("{}-{}", self.task, self.approach.slug())
+        let name = format!("{}-{}", self.task, self.approach.slug());
+        match &self.prefix {
+            Some(prefix) => format!("{prefix}-{name}"),
+            None => name,
+        }
+    }
+
+    /// The last part of the model's name.
+    pub(crate) fn short_model(&self) -> &str {
+        short(&self.model)
     }
 
     /// `mrpc-lora-r8-seed0`: the folder of one run.
@@ -141,14 +180,85 @@ impl Cell {
     }
 }
 
+/// The last part of a model's name, without a revision: `roberta-base` of `FacebookAI/roberta-base@main`.
+fn short(model: &str) -> &str {
+    let name = model.split('@').next().unwrap_or(model);
+    name.rsplit('/').next().unwrap_or(name)
+}
+
 impl Grid {
+    /// The models, in the order of their first cell.
+    pub(crate) fn models(&self) -> Vec<&str> {
+        let mut models: Vec<&str> = Vec::new();
+        for cell in &self.cells {
+            if !models.contains(&cell.model.as_str()) {
+                models.push(&cell.model);
+            }
+        }
+        models
+    }
+
+    /// The cells of one model, as a grid.
+    pub(crate) fn of_model(&self, model: &str) -> Self {
+        let cells = self.cells.iter().filter(|cell| cell.model == model);
+        Self {
+            cells: cells.cloned().collect(),
+            ..self.clone()
+        }
+    }
+
+    /// The cell whose runs a cell starts from.
+    pub(crate) fn start_of(&self, cell: &Cell) -> Option<&Cell> {
+        let same = |other: &&Cell| {
+            other.model == cell.model
+                && other.task == Task::Mnli
+                && other.approach.slug() == cell.approach.slug()
+        };
+        self.cells.iter().filter(|_| cell.from_mnli).find(same)
+    }
+
     /// A grid by name, or from a `.toml` file, whose stem is then its name.
     ///
     /// # Errors
     /// For an unknown name, an unreadable file, and anything wrong in it.
     pub(crate) fn load(argument: &str) -> Result<Self> {
+        Self::load_with(argument, &[])
+    }
+
+    /// A grid with some keys of every cell replaced, `key=value` with a value as in TOML. It is then another grid, with
+    /// a name of its own, so that its records never lie among the original's.
+    ///
+    /// # Errors
+    /// As [`Grid::load`], and for a change that is none.
+    pub(crate) fn load_with(argument: &str, changes: &[String]) -> Result<Self> {
+        let (name, text, place) = Self::source(argument)?;
+        let mut changed = toml::Table::new();
+        for change in changes {
+            let parsed = change
+                .split_once('=')
+                .map(|(key, value)| (key.trim(), value.trim()))
+                .filter(|(key, value)| !key.is_empty() && !value.is_empty());
+            let Some((key, value)) = parsed else {
+                bail!("--set {change}: give KEY=VALUE, such as epochs=1");
+            };
+            // A word is a string even without quotes.
+            let value = format!("value = {value}").parse::<toml::Table>();
+            let value = value.ok().and_then(|mut table| table.remove("value"));
+            let text = || toml::Value::String(change[change.find('=').map_or(0, |at| at + 1)..].trim().to_owned());
+            changed.insert(key.to_owned(), value.unwrap_or_else(text));
+        }
+        let name = changes.iter().fold(name, |name, change| {
+            let word = change.replace(|c: char| !(c.is_ascii_alphanumeric() || "=._-".contains(c)), "_");
+            format!("{name}+{word}")
+        });
+        Self::parse_with(&name, &text, &changed).with_context(|| format!("in {place}"))
+    }
+
+    /// Name, text and place of a grid.
+    fn source(argument: &str) -> Result<(String, String, String)> {
         if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == argument) {
-            return Self::parse(name, text).with_context(|| format!("in xtask/grids/{name}.toml"));
+            let place = format!("xtask/grids/{name}.toml");
+            return Ok(((*name).to_owned(), (*text).to_owned(), place));
         }
         let path = Path::new(argument);
         if path.extension().is_none_or(|extension| extension != "toml") {
@@ -160,7 +270,7 @@ impl Grid {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the grid `{argument}`"))?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        Self::parse(&name, &text).with_context(|| format!("in the grid `{argument}`"))
+        Ok((name.into_owned(), text, format!("the grid `{argument}`")))
     }
 
     /// Names of the grids that ship with the project.
@@ -179,43 +289,83 @@ impl Grid {
         tasks
     }
 
+    #[cfg(test)]
     fn parse(name: &str, text: &str) -> Result<Self> {
+        Self::parse_with(name, text, &toml::Table::new())
+    }
+
+    fn parse_with(name: &str, text: &str, changed: &toml::Table) -> Result<Self> {
         let file: RawGrid = toml::from_str(text)?;
-        ensure!(
-            !file.seeds.is_empty(),
-            "`seeds` is empty: give at least one"
-        );
-        let distinct: BTreeSet<u64> = file.seeds.iter().copied().collect();
-        ensure!(
-            distinct.len() == file.seeds.len(),
-            "`seeds` names a seed twice"
-        );
         ensure!(
             !file.cell.is_empty(),
             "there is no [[cell]]: give at least one recipe"
         );
         let mut cells = Vec::new();
-        for (index, table) in file.cell.into_iter().enumerate() {
-            let cell = checked(table, &file.common)
+        for (index, table) in file.cell.iter().enumerate() {
+            let cell = whole(table, &file, changed)
+                .and_then(checked)
                 .with_context(|| format!("[[cell]] number {}", index + 1))?;
-            if cells.iter().any(|other: &Cell| other.name() == cell.name()) {
-                bail!(
-                    "[[cell]] number {}: `{}` is there already",
-                    index + 1,
-                    cell.name()
-                );
-            }
             cells.push(cell);
         }
-        Ok(Self {
+        let mut grid = Self {
             name: name.to_owned(),
             title: file.title,
             about: file.about.trim().to_owned(),
-            model: file.model,
             data: file.data,
-            seeds: file.seeds,
+            seeds: Vec::new(),
             cells,
-        })
+        };
+        grid.set_seeds(file.seeds)?;
+        grid.name_models();
+        grid.check_cells()?;
+        Ok(grid)
+    }
+
+    /// Other seeds for every cell.
+    ///
+    /// # Errors
+    /// For none, and for one twice.
+    pub(crate) fn set_seeds(&mut self, seeds: Vec<u64>) -> Result<()> {
+        ensure!(!seeds.is_empty(), "`seeds` is empty: give at least one");
+        let distinct: BTreeSet<u64> = seeds.iter().copied().collect();
+        ensure!(distinct.len() == seeds.len(), "`seeds` names a seed twice");
+        self.seeds = seeds;
+        Ok(())
+    }
+
+    /// Puts the model into the names of runs where there are several.
+    fn name_models(&mut self) {
+        if self.models().len() > 1 {
+            for cell in &mut self.cells {
+                cell.prefix = Some(short(&cell.model).to_owned());
+            }
+        }
+    }
+
+    /// Cells that differ, and starts that exist.
+    fn check_cells(&self) -> Result<()> {
+        let mut names = BTreeSet::new();
+        for (index, cell) in self.cells.iter().enumerate() {
+            let number = index + 1;
+            if !names.insert(cell.name()) {
+                bail!("[[cell]] number {number}: `{}` is there already", cell.name());
+            }
+            if !cell.from_mnli {
+                continue;
+            }
+            ensure!(
+                cell.task != Task::Mnli && matches!(cell.approach, Approach::Lora { .. } | Approach::Full),
+                "[[cell]] number {number}: `start` is for the methods lora and full, and for other tasks than mnli"
+            );
+            ensure!(
+                self.start_of(cell).is_some(),
+                "[[cell]] number {number}: `{}` starts from the mnli run of {} with {}, which the grid does not have",
+                cell.name(),
+                cell.model,
+                cell.approach.label()
+            );
+        }
+        Ok(())
     }
 }
 
@@ -224,11 +374,13 @@ impl Grid {
 struct RawGrid {
     title: String,
     about: String,
-    model: String,
+    model: Option<String>,
     data: String,
     seeds: Vec<u64>,
     #[serde(default)]
     common: toml::Table,
+    #[serde(default)]
+    shared: BTreeMap<String, toml::Table>,
     #[serde(default)]
     cell: Vec<toml::Table>,
 }
@@ -236,21 +388,36 @@ struct RawGrid {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCell {
+    model: String,
     task: String,
     method: RawMethod,
     rank: Option<usize>,
     alpha: Option<f64>,
     targets: Option<String>,
     lora_dropout: Option<f64>,
+    lora_init: Option<String>,
+    lora_position_branch: Option<String>,
     lr: f64,
     epochs: usize,
     batch_size: usize,
-    accumulate: usize,
     weight_decay: f64,
-    warmup_ratio: f64,
+    warmup_ratio: Option<f64>,
+    warmup_steps: Option<u64>,
     max_length: usize,
     group_by_length: bool,
     eval_every: toml::Value,
+    head_dropout: Option<f64>,
+    start: Option<RawStart>,
+    train_rows: Option<usize>,
+    max_steps: Option<u64>,
+    published: Option<Published>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawStart {
+    Pretrained,
+    Mnli,
 }
 
 #[derive(Deserialize)]
@@ -262,33 +429,43 @@ enum RawMethod {
     Bitfit,
 }
 
-fn checked(cell: toml::Table, common: &toml::Table) -> Result<Cell> {
-    let mut whole = common.clone();
-    whole.extend(cell);
-    let raw: RawCell = whole.try_into()?;
+/// What the file says of a cell: of its own, then what it shares with others, then what is common to all.
+fn whole(cell: &toml::Table, file: &RawGrid, changed: &toml::Table) -> Result<toml::Table> {
+    let mut whole = toml::Table::new();
+    if let Some(model) = &file.model {
+        whole.insert("model".to_owned(), toml::Value::String(model.clone()));
+    }
+    whole.extend(file.common.clone());
+    if let Some(name) = cell.get("shared") {
+        let shared = name.as_str().and_then(|name| file.shared.get(name));
+        whole.extend(shared.with_context(|| format!("there is no [shared] table of the name {name}"))?.clone());
+    }
+    whole.extend(cell.clone());
+    whole.remove("shared");
+    // One of the two says how long the warm-up is; the nearer word counts.
+    for (one, other) in [("warmup_ratio", "warmup_steps"), ("warmup_steps", "warmup_ratio")] {
+        if changed.contains_key(one) || (cell.contains_key(one) && !cell.contains_key(other)) {
+            whole.remove(other);
+        }
+    }
+    // What only one method has is set for that method only.
+    let lora = whole.get("method").and_then(toml::Value::as_str) == Some("lora");
+    let changed = changed.iter().filter(|(key, _)| lora || !LORA_KEYS.contains(&key.as_str()));
+    whole.extend(changed.map(|(key, value)| (key.clone(), value.clone())));
+    Ok(whole)
+}
+
+/// Keys of a cell that belong to the method lora.
+const LORA_KEYS: [&str; 6] =
+    ["rank", "alpha", "targets", "lora_dropout", "lora_init", "lora_position_branch"];
+
+fn checked(whole: toml::Table) -> Result<Cell> {
+    let given = LORA_KEYS.iter().find(|key| whole.contains_key(**key));
+    let raw: RawCell = whole.clone().try_into()?;
     let approach = match raw.method {
-        RawMethod::Lora => Approach::Lora {
-            rank: raw
-                .rank
-                .context("`rank` is missing, which the method lora needs")?,
-            alpha: raw
-                .alpha
-                .context("`alpha` is missing, which the method lora needs")?,
-            targets: raw
-                .targets
-                .context("`targets` is missing, which the method lora needs")?,
-            dropout: raw
-                .lora_dropout
-                .context("`lora_dropout` is missing, which the method lora needs")?,
-        },
+        RawMethod::Lora => lora(&raw)?,
         other => {
-            let given = [
-                ("rank", raw.rank.is_some()),
-                ("alpha", raw.alpha.is_some()),
-                ("targets", raw.targets.is_some()),
-                ("lora_dropout", raw.lora_dropout.is_some()),
-            ];
-            if let Some((key, _)) = given.iter().find(|(_, given)| *given) {
+            if let Some(key) = given {
                 bail!("`{key}` belongs to the method lora only");
             }
             match other {
@@ -302,18 +479,47 @@ fn checked(cell: toml::Table, common: &toml::Table) -> Result<Cell> {
         toml::Value::String(word) => word.parse()?,
         number => number.to_string().parse()?,
     };
+    let warmup = match (raw.warmup_ratio, raw.warmup_steps) {
+        (Some(ratio), None) => Warmup::Ratio(ratio),
+        (None, Some(steps)) => Warmup::Steps(steps),
+        _ => bail!("give one of `warmup_ratio` and `warmup_steps`"),
+    };
     Ok(Cell {
+        model: raw.model,
+        prefix: None,
         task: raw.task.parse()?,
         approach,
         lr: raw.lr,
         epochs: raw.epochs,
         batch_size: raw.batch_size,
-        accumulate: raw.accumulate,
         weight_decay: raw.weight_decay,
-        warmup_ratio: raw.warmup_ratio,
+        warmup,
         max_length: raw.max_length,
         group_by_length: raw.group_by_length,
         eval_every,
+        head_dropout: raw.head_dropout,
+        from_mnli: matches!(raw.start, Some(RawStart::Mnli)),
+        train_rows: raw.train_rows,
+        max_steps: raw.max_steps,
+        published: raw.published,
+    })
+}
+
+fn lora(raw: &RawCell) -> Result<Approach> {
+    let missing = |key: &str| format!("`{key}` is missing, which the method lora needs");
+    Ok(Approach::Lora {
+        rank: raw.rank.with_context(|| missing("rank"))?,
+        alpha: raw.alpha.with_context(|| missing("alpha"))?,
+        targets: raw.targets.clone().with_context(|| missing("targets"))?,
+        dropout: raw.lora_dropout.with_context(|| missing("lora_dropout"))?,
+        init: match &raw.lora_init {
+            Some(init) => init.parse()?,
+            None => LoraInit::default(),
+        },
+        position_branch: match &raw.lora_position_branch {
+            Some(branch) => Some(branch.parse()?),
+            None => None,
+        },
     })
 }
 
@@ -330,7 +536,6 @@ mod tests {
         [common]
         epochs = 1
         batch_size = 2
-        accumulate = 1
         weight_decay = 0.0
         warmup_ratio = 0.0
         max_length = 16
@@ -402,5 +607,57 @@ mod tests {
             message.contains("mini, minilm, minilm-deberta"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn a_cell_takes_what_it_shares() {
+        let text = format!("{SMALL}shared = \"long\"\n[shared.long]\nepochs = 9\nwarmup_steps = 5");
+        let cell = &Grid::parse("small", &text).unwrap().cells[0];
+        assert_eq!(cell.epochs, 9);
+        let text = text.replace("[shared.long]", "[shared.other]");
+        let message = format!("{:#}", Grid::parse("small", &text).unwrap_err());
+        assert!(message.contains("long"), "{message}");
+    }
+
+    #[test]
+    fn a_changed_grid_has_a_name_of_its_own() {
+        let changes = ["epochs=7", "lr = 0.5", "rank=2"].map(str::to_owned);
+        let grid = Grid::load_with("mini", &changes).unwrap();
+        assert_eq!(grid.name, "mini+epochs=7+lr_=_0.5+rank=2");
+        let plain = Grid::load("mini").unwrap();
+        for (changed, cell) in grid.cells.iter().zip(&plain.cells) {
+            assert_eq!((changed.epochs, changed.lr), (7, 0.5));
+            assert_eq!(changed.batch_size, cell.batch_size);
+            assert_eq!(changed.approach.rank(), cell.approach.rank().map(|_| 2));
+        }
+        for (change, expected) in [("epochs", "KEY=VALUE"), ("epoch=3", "epoch"), ("epochs=x", "epochs")] {
+            let error = Grid::load_with("mini", &[change.to_owned()]).unwrap_err();
+            assert!(format!("{error:#}").contains(expected), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn a_start_needs_its_mnli_run() {
+        let with = |more: &str| Grid::parse("small", &format!("{SMALL}start = \"mnli\"\n{more}"));
+        let message = with("").unwrap_err().to_string();
+        assert!(message.contains("which the grid does not have"), "{message}");
+        let mnli = "[[cell]]\ntask = \"mnli\"\nmethod = \"full\"\nlr = 1e-3\n";
+        let grid = with(mnli).unwrap();
+        assert_eq!(grid.start_of(&grid.cells[0]), Some(&grid.cells[1]));
+        assert_eq!(grid.start_of(&grid.cells[1]), None);
+        let other = mnli.replace("lr =", "model = \"other\"\nlr =");
+        assert!(with(&other).is_err());
+        let head = SMALL.replace("\"full\"", "\"head\"") + "start = \"mnli\"\n";
+        assert!(Grid::parse("small", &head).is_err());
+    }
+
+    #[test]
+    fn several_models_stand_in_the_names() {
+        let text = format!("{SMALL}[[cell]]\nmodel = \"a/b@c\"\ntask = \"rte\"\nmethod = \"full\"\nlr = 1e-3");
+        let grid = Grid::parse("small", &text).unwrap();
+        let names: Vec<String> = grid.cells.iter().map(|cell| cell.run_name(0)).collect();
+        assert_eq!(names, ["mini-rte-full-seed0", "b-rte-full-seed0"]);
+        assert_eq!(grid.models(), ["mini", "a/b@c"]);
+        assert_eq!(grid.of_model("a/b@c").cells.len(), 1);
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::GlueError;
-use crate::spm::{Beside, from_spm};
+use crate::spm::{Beside, check_length, from_spm};
 use crate::vocabulary::{BROKEN, built, from_vocab};
 
 /// Files that make up a tokenizer, where present.
@@ -36,6 +36,16 @@ impl Folder {
         let mut files = Vec::new();
         for name in FILES {
             let path = dir.join(name);
+            if name == "spm.model"
+                && let Ok(metadata) = path.metadata()
+                && let Err(problem) = check_length(metadata.len())
+            {
+                return Err(GlueError::Tokenizer {
+                    path,
+                    problem,
+                    way_out: BROKEN,
+                });
+            }
             match fs::read(&path) {
                 Ok(bytes) => files.push((name, bytes)),
                 Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}

@@ -69,6 +69,24 @@ fn with_files<'a>(
     Tokenizer::from_dir(folder(&model(name), files).path())
 }
 
+/// A piece as a model has it, of one of SentencePiece's types: 1 is normal, 4 user-defined, 5 unused.
+fn piece(text: &str, score: f32, kind: u8) -> Vec<u8> {
+    let text = [&[0x0a][..], &varint(text.len()), text.as_bytes()].concat();
+    let rest = [&[0x15][..], &score.to_le_bytes(), &[0x18, kind]].concat();
+    let length = varint(text.len() + rest.len());
+    [&[0x0a][..], &length, &text, &rest].concat()
+}
+
+fn varint(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value > 0x7f {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
 fn refused(outcome: Result<Tokenizer, GlueError>) -> String {
     outcome
         .err()
@@ -285,13 +303,64 @@ fn models_of_other_kinds_are_refused_by_name() {
 }
 
 #[test]
+fn models_that_would_fill_the_memory_are_refused() {
+    let mut bytes = model("identity");
+    for number in 0..4097 {
+        bytes.extend(piece(&format!("{number:01024}"), -1.0, 1));
+    }
+    let problem = refused(Tokenizer::from_spm(&bytes));
+    let shown = "bytes, more than 4194304";
+    assert!(
+        problem.contains("spm.model") && problem.contains(shown),
+        "{problem}"
+    );
+    // A length that no memory is asked for.
+    let dir = folder(&[], []);
+    let file = fs::File::create(dir.path().join("spm.model")).unwrap();
+    file.set_len(1 << 30).unwrap();
+    let problem = refused(Tokenizer::from_dir(dir.path()));
+    let shown = "1073741824 bytes, where a SentencePiece model has at most 16777216";
+    assert!(
+        problem.contains("spm.model") && problem.contains(shown),
+        "{problem}"
+    );
+}
+
+/// As in transformers. The comments have the pieces of SentencePiece, which never uses an unused one, and goes on
+/// behind a user-defined one without a further space.
+#[test]
+fn unused_and_user_defined_pieces() {
+    let ids = |piece: Vec<u8>, text: &str| {
+        let bytes = [model("identity"), piece].concat();
+        let tokenizer = Tokenizer::from_spm(&bytes).unwrap();
+        tokenizer.encode(text, None, 64).unwrap().ids
+    };
+    let unused = || piece("\u{2581}theharbour", -1.0, 5);
+    // 5, 417, 31, 17
+    assert_eq!(ids(unused(), "theharbour"), [1, 471, 2]);
+    let user_defined = || piece("&&", 0.0, 4);
+    // 5, 471, 417, 31, 17
+    assert_eq!(
+        ids(user_defined(), "the&&harbour"),
+        [1, 5, 471, 106, 31, 17, 2]
+    );
+    // 5, 4, 471, 106, 31, 17
+    assert_eq!(
+        ids(user_defined(), "the && harbour"),
+        [1, 5, 471, 106, 31, 17, 2]
+    );
+}
+
+/// As in SentencePiece. In transformers there is a space all the same.
+#[test]
 fn without_the_dummy_prefix_the_first_word_has_no_space() {
     let bytes = [model("identity").as_slice(), &[0x1a, 2, 0x18, 0]].concat();
     let without = Tokenizer::from_spm(&bytes).unwrap();
     let with = with_files("identity", []).unwrap();
     let ids = |tokenizer: &Tokenizer, text: &str| tokenizer.encode(text, None, 64).unwrap().ids;
     let (bare, spaced) = (ids(&without, "the harbour"), ids(&with, "the harbour"));
-    assert_ne!(bare, spaced);
+    assert_eq!(bare, [1, 100, 18, 106, 31, 17, 2]);
+    assert_eq!(spaced, [1, 5, 106, 31, 17, 2]);
     // From the second word on nothing changes.
     let harbour = ids(&with, "harbour");
     assert!(bare.ends_with(&harbour[1..]) && spaced.ends_with(&harbour[1..]));

@@ -67,6 +67,40 @@ pub fn data(argument: &str, splits: &[Split<'_>], hear: Hear<'_>) -> Result<Loca
     }
 }
 
+/// As [`model`], without opening a connection: `None` for what would have to be fetched first.
+///
+/// # Errors
+/// As [`model`], for a folder that is no checkpoint.
+pub fn model_here(argument: &str) -> Result<Option<Located>, HubError> {
+    match folder_or_name(argument, Kind::Model)? {
+        Found::Name(name) => {
+            let found = offline()?.model(&name, &mut |_| {});
+            Ok(found.ok().map(|snapshot| Located::from_hub(&name, snapshot)))
+        }
+        _ => model(argument, &mut |_| {}).map(Some),
+    }
+}
+
+/// As [`data`], without opening a connection: `None` for what would have to be fetched first.
+///
+/// # Errors
+/// As [`data`], for a folder that holds no task.
+pub fn data_here(argument: &str, splits: &[Split<'_>]) -> Result<Option<Located>, HubError> {
+    match folder_or_name(argument, Kind::Data)? {
+        Found::Name(name) => {
+            let found = offline()?.data(&name, splits, &mut |_| {});
+            Ok(found.ok().map(|snapshot| Located::from_hub(&name, snapshot)))
+        }
+        _ => data(argument, splits, &mut |_| {}).map(Some),
+    }
+}
+
+fn offline() -> Result<Hub, HubError> {
+    let mut settings = Settings::from_env()?;
+    settings.offline = true;
+    Hub::new(settings)
+}
+
 enum Found {
     Folder(Located),
     Mini(Mini),

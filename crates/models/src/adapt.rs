@@ -266,6 +266,9 @@ impl SequenceClassifier {
 
     /// Attaches the adapters of a file and takes its head.
     ///
+    /// Factors for layers of the head, which PEFT writes for DeBERTa-v2's pooler when all linear
+    /// layers are targets, are folded into these layers: a head is trained as it is.
+    ///
     /// # Errors
     /// The file is for another model (names, shapes), or the head is missing where it is required.
     pub fn apply_adapter(
@@ -273,9 +276,19 @@ impl SequenceClassifier {
         file: &AdapterFile,
         head: HeadPolicy,
     ) -> Result<Self, ModelError> {
-        let plan = file.plan(&self.linear_names())?;
+        let own = self.host_names();
+        let on_head: Vec<String> = file
+            .factors
+            .keys()
+            .filter(|module| is_head(module) && own.contains(&format!("{module}.weight")))
+            .cloned()
+            .collect();
+        let plan = file.plan(&[self.linear_names(), on_head.clone()].concat())?;
         let mut problem = None;
         self.each_linear(&mut |name, linear| {
+            if is_head(name) {
+                return;
+            }
             let (Some(settings), Some(factors)) = (plan.get(name), file.factors.get(name)) else {
                 return;
             };
@@ -298,7 +311,35 @@ impl SequenceClassifier {
         if let Some(problem) = problem {
             return Err(ModelError::Adapter { problem });
         }
-        self.apply_head(&file.saved, head)
+        self.apply_head(&file.saved, head)?.fold(file, &on_head)
+    }
+
+    /// Adds an adapter's updates to the weights of these modules.
+    fn fold(self, file: &AdapterFile, modules: &[String]) -> Result<Self, ModelError> {
+        let weights = self.host_tensors(|name| {
+            let module = name.strip_suffix(".weight");
+            module.is_some_and(|module| modules.iter().any(|wanted| wanted == module))
+        });
+        let mut folded = BTreeMap::new();
+        for (name, mut weight) in weights {
+            let module = name.trim_end_matches(".weight");
+            let delta = file
+                .delta(module)
+                .filter(|delta| delta.shape == weight.shape);
+            let Some(delta) = delta else {
+                return Err(ModelError::Adapter {
+                    problem: format!(
+                        "its factors for {module} do not make a matrix of {:?}; it belongs to another base model",
+                        weight.shape
+                    ),
+                });
+            };
+            for (weight, delta) in weight.data.iter_mut().zip(&delta.data) {
+                *weight += delta;
+            }
+            folded.insert(name, weight);
+        }
+        self.set_host_tensors(&folded)
     }
 
     /// Takes the head's tensors, named as in Hugging Face's files.

@@ -78,6 +78,15 @@ impl SequenceClassifier {
         self.head.forward(first, mode)
     }
 
+    /// Sets the dropout before the output layer (RoBERTa: both dropouts of the head), in the place of the
+    /// checkpoint's `classifier_dropout` or `cls_dropout`.
+    pub fn set_head_dropout(&mut self, probability: f64) {
+        match &mut self.head {
+            Head::Dense(head) => head.dropout = probability,
+            Head::Pooled(head) => head.dropout = probability,
+        }
+    }
+
     /// Number of logits.
     pub fn num_labels(&self) -> usize {
         let output = match &self.head {

@@ -116,8 +116,7 @@ impl RelativePositions {
         let longest = input.longest();
         let config = self.config;
         let whole = config.span();
-        let most = config.bucket(longest as isize - 1).unsigned_abs();
-        let span = whole.min(most + 1);
+        let span = whole.min(config.largest_bucket(longest) + 1);
         let table = self.rel_embeddings.weight.val();
         let table = table.narrow(0, whole - span, 2 * span);
         let table = match &self.layer_norm {
@@ -178,6 +177,13 @@ impl RelativeConfig {
         let bucket = (ratio * (mid - 1) as f32).ceil() + mid as f32;
         distance.signum() * bucket as isize
     }
+
+    /// The largest bucket, on either side, in a row of `longest` tokens. That of the largest distance, unless
+    /// `max_relative_positions` is half the buckets or less: the logarithm falls then.
+    fn largest_bucket(&self, longest: usize) -> usize {
+        let buckets = (0..longest as isize).map(|distance| self.bucket(distance).unsigned_abs());
+        buckets.max().unwrap_or(0)
+    }
 }
 
 #[cfg(test)]
@@ -212,6 +218,46 @@ mod tests {
                     -expected,
                     "-{distance} of {config:?}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn odd_numbers_of_buckets_and_positions_are_as_in_transformers() {
+        // torch: make_log_bucket_position(torch.arange(10), buckets, positions)
+        let cases: [(usize, usize, [isize; 10]); 7] = [
+            (2, 1, [0, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+            (3, 12, [0, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+            (6, 2, [0, 1, 2, 3, 3, 3, 2, 2, 2, 1]),
+            (8, 1, [0, 1, 2, 3, 4, 4, 4, 4, 4, 4]),
+            (8, 4, [0, 1, 2, 3, 4, 2, 0, -1, -3, -4]),
+            (8, 6, [0, 1, 2, 3, 4, 7, 10, 12, 14, 15]),
+            (64, 8, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        ];
+        for (buckets, positions, expected) in cases {
+            let config = RelativeConfig {
+                c2p: true,
+                p2c: true,
+                share_att_key: true,
+                max_relative_positions: positions,
+                position_buckets: Some(buckets),
+                normalised: true,
+            };
+            let mut largest = 0_usize;
+            for (distance, expected) in expected.into_iter().enumerate() {
+                let distance = distance as isize;
+                assert_eq!(
+                    config.bucket(distance),
+                    expected,
+                    "{distance} of {config:?}"
+                );
+                assert_eq!(
+                    config.bucket(-distance),
+                    -expected,
+                    "-{distance} of {config:?}"
+                );
+                largest = largest.max(expected.unsigned_abs());
+                assert_eq!(config.largest_bucket(distance as usize + 1), largest);
             }
         }
     }

@@ -46,6 +46,8 @@ pub struct LoadReport {
     pub loaded: usize,
     /// Where the head came from.
     pub head: HeadOrigin,
+    /// Whether DeBERTa-v2's pooler is new although the model has one.
+    pub pooler_is_new: bool,
     /// Tensors of the file that no classifier needs, each matched by a named rule.
     pub ignored: Vec<String>,
 }
@@ -73,14 +75,23 @@ const POSITIONS_DEBERTA: [&str; 2] = [
     "deberta.embeddings.position_embeddings.",
     "embeddings.position_embeddings.",
 ];
+/// The LayerNorm that transformers builds for `norm_rel_ebd` also where `relative_attention` is false.
+const IDLE_NORM_DEBERTA: [&str; 2] = ["deberta.encoder.LayerNorm.", "encoder.LayerNorm."];
 
 /// The names of a file that are ignored for this configuration.
 fn ignored(config: &ModelConfig) -> Vec<&'static str> {
-    match &config.family {
-        Family::Roberta(_) => IGNORED_ROBERTA.to_vec(),
-        Family::DebertaV2(own) if own.position_biased_input => IGNORED_DEBERTA.to_vec(),
-        Family::DebertaV2(_) => [&IGNORED_DEBERTA[..], &POSITIONS_DEBERTA[..]].concat(),
+    let own = match &config.family {
+        Family::Roberta(_) => return IGNORED_ROBERTA.to_vec(),
+        Family::DebertaV2(own) => own,
+    };
+    let mut rules = IGNORED_DEBERTA.to_vec();
+    if !own.position_biased_input {
+        rules.extend(POSITIONS_DEBERTA);
     }
+    if own.idle_norm {
+        rules.extend(IDLE_NORM_DEBERTA);
+    }
+    rules
 }
 
 /// Loads a model folder for a task.
@@ -205,6 +216,7 @@ fn match_names(
     let report = LoadReport {
         loaded: names.len(),
         head,
+        pooler_is_new: untaken.iter().any(|name| name.starts_with("pooler.")),
         ignored,
     };
     Ok((names, report))

@@ -271,6 +271,7 @@ fn is_trained(method: Method, name: &str) -> bool {
         Method::Full => true,
         Method::Head => head,
         Method::Lora => head || name.contains(".lora_A.") || name.contains(".lora_B."),
+        Method::Bitfit => head || name.ends_with("bias"),
     }
 }
 

@@ -21,6 +21,13 @@ const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const QUERY: &str = "roberta.encoder.layer.1.attention.self.query.weight";
 
+/// DeBERTa-v2 with a convolution, its own sizes of heads and pos_att_type as a string.
+const DEB_CONV: &str = "../deberta/models/deb_conv";
+/// DeBERTa-v2 with every kind of embedding and matrices of its own for positions.
+const DEB_PLAIN: &str = "../deberta/models/deb_plain";
+/// DeBERTa-v2 without relative attention.
+const DEB_ABSOLUTE: &str = "../deberta/models/deb_absolute";
+
 fn parity(model: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     root.join("../../data/parity/models").join(model)
@@ -59,11 +66,15 @@ fn refused(dir: &Path, expected: &[&str]) {
 /// A good folder with its configuration changed.
 fn with_config(change: impl FnOnce(&mut Value)) -> TempDir {
     let dir = tiny();
-    let path = dir.path().join(CONFIG);
+    change_config(dir.path(), change);
+    dir
+}
+
+fn change_config(dir: &Path, change: impl FnOnce(&mut Value)) {
+    let path = dir.join(CONFIG);
     let mut config = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     change(&mut config);
     fs::write(&path, config.to_string()).unwrap();
-    dir
 }
 
 #[derive(Clone, Debug)]
@@ -94,7 +105,12 @@ type Tensors = BTreeMap<String, Stored>;
 /// A good folder with its tensors changed.
 fn with_tensors(change: impl FnOnce(&mut Tensors)) -> TempDir {
     let dir = tiny();
-    let path = dir.path().join(WEIGHTS);
+    change_tensors(dir.path(), change);
+    dir
+}
+
+fn change_tensors(dir: &Path, change: impl FnOnce(&mut Tensors)) {
+    let path = dir.join(WEIGHTS);
     let bytes = fs::read(&path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let mut tensors: Tensors = file
@@ -116,7 +132,6 @@ fn with_tensors(change: impl FnOnce(&mut Tensors)) -> TempDir {
         )
     });
     fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
-    dir
 }
 
 /// A good folder whose weight file has another header over the same data.
@@ -276,6 +291,19 @@ fn config_with_an_absurd_value() {
         ("num_hidden_layers", json!(1025), "expected at most 1024"),
         ("num_labels", json!(0), "expected at least 1"),
         ("num_labels", json!("two"), "expected a whole number"),
+        ("num_labels", json!(65_537), "expected at most 65536"),
+        ("num_labels", json!(1 << 24), "expected at most 65536"),
+        (
+            "problem_type",
+            json!("multi_label_classification"),
+            "it must be \"regression\" or \"single_label_classification\"",
+        ),
+        ("problem_type", json!(1), "it must be \"regression\" or"),
+        (
+            "problem_type",
+            json!("regression"),
+            "the number of labels 2",
+        ),
         (
             "position_embedding_type",
             json!("relative_key"),
@@ -317,6 +345,143 @@ fn config_with_an_absurd_value() {
     ] {
         let dir = with_config(|config| config[field] = value);
         refused(dir.path(), &[CONFIG, field, expected]);
+    }
+}
+
+#[test]
+fn config_of_a_problem_that_its_labels_contradict() {
+    let (one, more) = ("regression", "single_label_classification");
+    for (problem, labels, fits) in [
+        (one, json!(1), true),
+        (one, json!({"0": "score"}), true),
+        (one, json!(2), false),
+        (one, json!({"0": "no", "1": "yes"}), false),
+        (one, json!(null), false),
+        (more, json!(1), false),
+        (more, json!({"0": "score"}), false),
+        (more, json!(3), true),
+        (more, json!(null), true),
+    ] {
+        let field = if labels.is_object() {
+            "id2label"
+        } else {
+            "num_labels"
+        };
+        let dir = with_config(|config| {
+            config["problem_type"] = problem.into();
+            config[field] = labels;
+        });
+        if fits {
+            load(dir.path()).unwrap();
+        } else {
+            refused(dir.path(), &[CONFIG, "problem_type", problem, "labels"]);
+        }
+    }
+}
+
+#[test]
+fn config_of_deberta_with_an_absurd_value() {
+    let (flag, whole) = ("expected true or false", "expected a whole number");
+    let terms = "it must be made of c2p and p2c";
+    let norm = "it must be \"none\" or \"layer_norm\"";
+    for (field, value, expected) in [
+        ("attention_head_size", json!(6), "it must be 8"),
+        ("attention_head_size", json!("8"), "it must be 8"),
+        ("pooler_hidden_size", json!(12), "it must be 24"),
+        ("pooler_hidden_act", json!("mish"), "supported are gelu"),
+        ("pooler_dropout", json!(1.0), "[0, 1)"),
+        ("cls_dropout", json!(-0.5), "[0, 1)"),
+        ("cls_dropout", json!("0"), "expected a number"),
+        ("embedding_size", json!(0), "expected at least 1"),
+        ("embedding_size", json!(-1), whole),
+        ("embedding_size", json!(16_777_217), whole),
+        ("position_biased_input", json!(1), flag),
+        ("relative_attention", json!("yes"), flag),
+        ("share_att_key", json!(0), flag),
+        ("pos_att_type", json!("c2p|p2p"), terms),
+        ("pos_att_type", json!("c2p,p2c"), terms),
+        ("pos_att_type", json!(["c2c"]), terms),
+        ("pos_att_type", json!(["c2p", 1]), terms),
+        ("pos_att_type", json!(3), terms),
+        ("pos_att_type", json!({"c2p": true}), terms),
+        ("norm_rel_ebd", json!("batch_norm"), norm),
+        ("norm_rel_ebd", json!("layer_norm|batch_norm"), norm),
+        ("norm_rel_ebd", json!(true), norm),
+        ("norm_rel_ebd", json!(["layer_norm"]), norm),
+        ("position_buckets", json!(1), "expected at least 2"),
+        ("position_buckets", json!("8"), whole),
+        ("position_buckets", json!(8.0), whole),
+        ("position_buckets", json!(16_777_217), whole),
+        (
+            "max_relative_positions",
+            json!(5),
+            "position_buckets 8: a distance of 5 or more has no bucket",
+        ),
+        ("max_relative_positions", json!("all"), whole),
+        (
+            "conv_kernel_size",
+            json!(2),
+            "expected an odd number up to 255",
+        ),
+        (
+            "conv_kernel_size",
+            json!(257),
+            "expected an odd number up to 255",
+        ),
+        ("conv_kernel_size", json!(-1), whole),
+        ("conv_groups", json!(0), "expected at least 1"),
+        ("conv_groups", json!(5), "not a multiple of conv_groups 5"),
+        ("conv_act", json!("mish"), "supported are gelu"),
+        ("type_vocab_size", json!(-1), whole),
+        ("max_position_embeddings", json!(0), "expected at least 1"),
+        ("num_attention_heads", json!(0), "expected at least 1"),
+        ("pad_token_id", json!(150), "not below vocab_size 150"),
+        (
+            "layer_norm_eps",
+            json!(0.0),
+            "expected a positive number up to 10",
+        ),
+        ("hidden_act", json!("geglu"), "supported are gelu"),
+        (
+            "problem_type",
+            json!("multi_label_classification"),
+            "it must be \"regression\"",
+        ),
+        ("num_labels", json!(65_537), "expected at most 65536"),
+        ("is_decoder", json!(true), "it must be false"),
+    ] {
+        let dir = copy_of(DEB_CONV);
+        change_config(dir.path(), |config| config[field] = value);
+        refused(dir.path(), &[CONFIG, field, expected]);
+    }
+    let dir = copy_of(DEB_ABSOLUTE);
+    change_config(dir.path(), |config| config["norm_rel_ebd"] = json!("rms"));
+    refused(dir.path(), &[CONFIG, "norm_rel_ebd is \"rms\"", norm]);
+    let dir = copy_of(DEB_PLAIN);
+    change_config(dir.path(), |config| {
+        config["num_attention_heads"] = json!(5);
+    });
+    let expected = "hidden_size 24 is not a multiple of num_attention_heads 5";
+    refused(dir.path(), &[CONFIG, expected]);
+}
+
+#[test]
+fn config_of_deberta_of_a_size_that_no_machine_holds() {
+    for change in [
+        json!({"vocab_size": 1 << 24, "embedding_size": 1 << 24}),
+        json!({"embedding_size": 1 << 24, "max_position_embeddings": 1 << 24}),
+        json!({"position_biased_input": false, "hidden_size": 1 << 12, "position_buckets": 1 << 24}),
+        json!({"hidden_size": 1 << 14, "num_hidden_layers": 16}),
+        json!({"hidden_size": 1 << 14, "num_hidden_layers": 1, "conv_kernel_size": 255}),
+    ] {
+        let dir = copy_of(DEB_CONV);
+        change_config(dir.path(), |config| {
+            let config = config.as_object_mut().unwrap();
+            config.remove("attention_head_size");
+            config.insert("num_attention_heads".into(), 1.into());
+            config.extend(change.as_object().unwrap().clone());
+        });
+        refused(dir.path(), &[CONFIG, "parameters; expected at most"]);
     }
 }
 
@@ -506,6 +671,34 @@ fn a_tensor_too_many() {
         });
         refused(dir.path(), &["1 unexpected", name, "one checkpoint"]);
     }
+}
+
+#[test]
+fn the_norm_that_deberta_has_and_does_not_use() {
+    let names = ["encoder.LayerNorm.bias", "encoder.LayerNorm.weight"];
+    let names = names.map(|name| format!("deberta.{name}"));
+    for (norm, known) in [("layer_norm", true), ("none", false)] {
+        let dir = copy_of(DEB_ABSOLUTE);
+        change_config(dir.path(), |config| config["norm_rel_ebd"] = norm.into());
+        load(dir.path()).unwrap();
+        change_tensors(dir.path(), |tensors| {
+            for name in &names {
+                tensors.insert(name.clone(), Stored::zeros(&[24]));
+            }
+        });
+        if known {
+            let (_, report) = load(dir.path()).unwrap();
+            assert_eq!(report.ignored, names);
+        } else {
+            refused(dir.path(), &["2 unexpected", &names[0], &names[1]]);
+        }
+    }
+    // Where it is used, it is missed.
+    let dir = copy_of(DEB_CONV);
+    change_tensors(dir.path(), |tensors| {
+        tensors.remove(&names[0]).unwrap();
+    });
+    refused(dir.path(), &["1 missing", &names[0]]);
 }
 
 #[test]
@@ -810,7 +1003,8 @@ fn a_folder_whose_name_is_not_unicode() {
 
 /// What a caller does with a configuration that was accepted.
 fn use_config(config: &ModelConfig) {
-    assert!(config.max_length() >= 1);
+    assert!(config.trained_length() >= 1);
+    assert!(config.max_length() >= config.trained_length());
     assert!((config.pad_id() as usize) < config.vocab_size);
     let specs = manifest(config, config.num_labels.unwrap_or(2));
     assert!(specs.iter().map(|spec| spec.elements()).sum::<usize>() > 0);
@@ -831,28 +1025,69 @@ fn mutated(good: Vec<u8>, within: usize) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Words that some field of some config.json may have.
+const WORDS: [&str; 9] = [
+    "p2c|c2p",
+    "c2p",
+    "layer_norm",
+    "none",
+    "tanh",
+    "gelu",
+    "regression",
+    "single_label_classification",
+    "deberta-v2",
+];
+
 fn some_json() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
+        prop_oneof![Just(-1_i64), any::<i64>()].prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
         (0..100_u64).prop_map(Value::from),
         (0..40_u32).prop_map(|shift| Value::from(1_u64 << shift)),
         any::<f64>().prop_map(Value::from),
-        "[a-z_]{0,8}".prop_map(Value::from),
+        prop_oneof![
+            "[a-z_]{0,8}",
+            proptest::sample::select(WORDS.map(str::to_owned).to_vec())
+        ]
+        .prop_map(Value::from),
         proptest::collection::vec(any::<u8>(), 0..3).prop_map(Value::from),
         proptest::collection::btree_map("[0-9]{1,2}", "[a-z]{0,3}", 0..4)
             .prop_map(|map| json!(map)),
     ]
 }
 
+/// Fields that a config.json may have and those at hand do not all have.
+const FIELDS: [&str; 4] = ["id2label", "num_labels", "problem_type", "pruned_heads"];
+const FIELDS_DEBERTA: [&str; 17] = [
+    "attention_head_size",
+    "cls_dropout",
+    "conv_act",
+    "conv_groups",
+    "conv_kernel_size",
+    "embedding_size",
+    "max_relative_positions",
+    "norm_rel_ebd",
+    "pad_token_id",
+    "pooler_dropout",
+    "pooler_hidden_act",
+    "pooler_hidden_size",
+    "pos_att_type",
+    "position_biased_input",
+    "position_buckets",
+    "relative_attention",
+    "share_att_key",
+];
+
 /// A good config.json with some of its fields replaced.
-fn other_values() -> impl Strategy<Value = Vec<u8>> {
-    let text = fs::read(parity("tiny").join(CONFIG)).unwrap();
-    let config: Value = serde_json::from_slice(&text).unwrap();
+fn other_values(model: &str) -> impl Strategy<Value = Vec<u8>> {
+    let config: Value = serde_json::from_slice(&config_of(model)).unwrap();
     let mut fields: Vec<String> = config.as_object().unwrap().keys().cloned().collect();
-    fields.extend(["id2label", "num_labels", "pruned_heads"].map(str::to_owned));
+    fields.extend(FIELDS.map(str::to_owned));
+    if config["model_type"] == "deberta-v2" {
+        fields.extend(FIELDS_DEBERTA.map(str::to_owned));
+    }
     let changes = (proptest::sample::select(fields), some_json());
     proptest::collection::vec(changes, 1..4).prop_map(move |changes| {
         let mut config = config.clone();
@@ -861,6 +1096,17 @@ fn other_values() -> impl Strategy<Value = Vec<u8>> {
         }
         config.to_string().into_bytes()
     })
+}
+
+fn config_of(model: &str) -> Vec<u8> {
+    fs::read(parity(model).join(CONFIG)).unwrap()
+}
+
+/// A good config.json with some of its bytes replaced.
+fn other_bytes(model: &str) -> impl Strategy<Value = Vec<u8>> {
+    let text = config_of(model);
+    let len = text.len();
+    mutated(text, len)
 }
 
 fn good(name: &str) -> Vec<u8> {
@@ -913,8 +1159,12 @@ proptest! {
     fn no_config_makes_a_panic(
         text in prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..256),
-            mutated(good(CONFIG), good(CONFIG).len()),
-            other_values(),
+            other_bytes("tiny"),
+            other_bytes(DEB_CONV),
+            other_bytes(DEB_PLAIN),
+            other_values("tiny"),
+            other_values(DEB_CONV),
+            other_values(DEB_PLAIN),
         ]
     ) {
         if let Ok(config) = ModelConfig::parse(&text, Path::new(CONFIG)) {

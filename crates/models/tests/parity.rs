@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use lowburn_lora::{HostTensor, read_peft};
 use lowburn_models::{
-    HeadPolicy, LoadOptions, Method, Mode, ModelInput, NamedVisitor, SequenceClassifier, is_head,
-    is_transposed, load_classifier, save_checkpoint, visit_named,
+    HeadPolicy, LoadOptions, LoraPositionBranch, Method, Mode, ModelInput, NamedVisitor,
+    SequenceClassifier, is_head, is_transposed, load_classifier, save_checkpoint, visit_named,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -268,9 +268,19 @@ fn adapters_of_peft_give_its_logits_before_and_after_merging() {
         let labels = case["logits"][0].as_array().unwrap().len();
         let file = read_peft(&parity(root).join("adapters").join(name)).unwrap();
         let base = load(root, model, labels);
-        let plan = file.plan(&base.linear_names()).unwrap();
+        let mut linears = base.linear_names();
+        linears.extend(
+            file.factors
+                .keys()
+                .filter(|module| is_head(module))
+                .cloned(),
+        );
+        let mut plan = file.plan(&linears).unwrap();
+        plan.retain(|module, _| !is_head(module));
         let modules = case["modules"].as_object().unwrap();
-        assert!(plan.keys().eq(modules.keys()), "{name}: which layers");
+        // Factors of the head are folded into it, they are no adapter of ours.
+        let encoder = modules.keys().filter(|module| !is_head(module));
+        assert!(plan.keys().eq(encoder), "{name}: which layers");
         for (module, settings) in &plan {
             assert_eq!(
                 settings.rank as u64,
@@ -282,6 +292,13 @@ fn adapters_of_peft_give_its_logits_before_and_after_merging() {
         let batch = input(&tensors(&format!("{root}forward_{model}.safetensors")));
         let logits = values(adapted.forward(&batch, &mut Mode::eval()));
         close(&format!("{name} logits"), &logits, &theirs("logits"), BOUND);
+        if !case["authors_logits"].is_null() {
+            adapted.set_position_branch(LoraPositionBranch::Authors);
+            let logits = values(adapted.forward(&batch, &mut Mode::eval()));
+            let what = format!("{name} logits under the authors' way");
+            close(&what, &logits, &theirs("authors_logits"), BOUND);
+            adapted.set_position_branch(LoraPositionBranch::Peft);
+        }
         adapted.merge();
         let logits = values(adapted.forward(&batch, &mut Mode::eval()));
         close(
@@ -296,12 +313,22 @@ fn adapters_of_peft_give_its_logits_before_and_after_merging() {
 #[test]
 fn saved_checkpoints_load_to_the_same_bits() {
     let device = Device::flex();
-    for (name, labels) in [("tiny", 2), ("pad0", 3), ("base", 4), ("mlm", 1)] {
+    let roberta = [("tiny", 2), ("pad0", 3), ("base", 4), ("mlm", 1)].map(|case| ("", case));
+    let deberta = [
+        ("deb_absolute", 2),
+        ("deb_c2p", 2),
+        ("deb_conv", 2),
+        ("deb_mlm", 3),
+        ("deb_p2c", 1),
+        ("deb_plain", 3),
+    ];
+    let deberta = deberta.map(|case| ("deberta", case));
+    for (root, (name, labels)) in roberta.into_iter().chain(deberta) {
         let options = LoadOptions {
             num_labels: labels,
             head_seed: 3,
         };
-        let dir = parity("models").join(name);
+        let dir = parity(root).join("models").join(name);
         let (model, config, _) = load_classifier(&dir, &options, &device).unwrap();
         let out = tempfile::tempdir().unwrap();
         save_checkpoint(&model, &config, None, out.path()).unwrap();

@@ -326,6 +326,124 @@ fn storages_that_are_not_what_the_pickle_says() {
     refused(folder("pad0", &legacy).path(), &parts);
 }
 
+// What would fill the memory
+
+/// Where the directory of an archive has an entry.
+fn directory_entry(archive: &[u8], name: &str) -> usize {
+    let entry = archive.windows(46 + name.len()).rposition(|window| {
+        let length = usize::from(window[28]);
+        window.starts_with(b"PK\x01\x02")
+            && length == name.len()
+            && window.ends_with(name.as_bytes())
+    });
+    entry.unwrap()
+}
+
+/// A number of four bytes in an archive.
+fn number(archive: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(archive[at..at + 4].try_into().unwrap())
+}
+
+/// An archive whose directory says that an entry has so many bytes, packed by a method (8 is deflate).
+fn claimed(mut archive: Vec<u8>, name: &str, method: u8, size: u32) -> Vec<u8> {
+    let entry = directory_entry(&archive, name);
+    archive[entry + 10] = method;
+    archive[entry + 24..entry + 28].copy_from_slice(&size.to_le_bytes());
+    archive
+}
+
+#[test]
+fn compressed_entries() {
+    for good in [data("base.bin"), with_pickle(|_| {})] {
+        for name in ["base/data/0", "base/data.pkl", "base/version"] {
+            let bytes = claimed(good.clone(), name, 8, 1 << 30);
+            let parts = [BIN, name, "is compressed", "save its state_dict again"];
+            refused(folder("base", &bytes).path(), &parts);
+        }
+    }
+}
+
+#[test]
+fn pickles_of_many_opcodes() {
+    let many = vec![b'N'; (2 << 20) + 1];
+    let pickle = [b"\x80\x02", &many[..], b"."].concat();
+    let bytes = with_pickle(|old| old.clone_from(&pickle));
+    let parts = [BIN, "base/data.pkl", "has 2097156 bytes", "at most 2097152"];
+    refused(folder("base", &bytes).path(), &parts);
+    let bytes = claimed(data("base.bin"), "base/data.pkl", 0, 3 << 20);
+    refused(folder("base", &bytes).path(), &[BIN, "has 3145728 bytes"]);
+    // A pickle alone, and the older form with something pushed and popped before its magic number ends.
+    let filled = |times: usize| {
+        let mut legacy = data("pad0.bin");
+        legacy.splice(14..14, b"N0".repeat(times));
+        legacy
+    };
+    let parts = [BIN, "more than 2097152 bytes", "save its state_dict again"];
+    refused(folder("base", &pickle).path(), &parts);
+    refused(folder("pad0", &filled((1 << 20) + 1)).path(), &parts);
+    same_bits(folder("pad0", &filled(100)).path(), "pad0");
+    // A string that is longer than the file.
+    let long = [
+        b"\x80\x02\x8a\x0a",
+        &data("pad0.bin")[4..14],
+        b"X\xff\xff\xff\x7fabc",
+    ]
+    .concat();
+    refused(folder("pad0", &long).path(), &[BIN, "get it again"]);
+}
+
+#[test]
+fn the_oldest_form() {
+    let mut tar = vec![0; 2048];
+    tar[..8].copy_from_slice(b"storages");
+    tar[257..262].copy_from_slice(b"ustar");
+    let parts = [BIN, "TAR", "save its state_dict again"];
+    refused(folder("base", &tar).path(), &parts);
+}
+
+#[test]
+fn zip_directories_that_are_too_large() {
+    let mut all = entries(&data("base.bin"));
+    all.extend((0..40).map(|i| (format!("base/{i}{}", "x".repeat(60_000)), Vec::new())));
+    let bytes = archive(&all);
+    let parts = [BIN, "zip directory has", "at most 2097152"];
+    refused(folder("base", &bytes).path(), &parts);
+}
+
+#[test]
+fn zip_directories_that_can_be_read_in_two_ways() {
+    // A second name for an entry, Info-ZIP's Unicode path.
+    let mut renamed = with_pickle(|_| {});
+    let name = "base/version";
+    let entry = directory_entry(&renamed, name);
+    let field = *b"\x75\x70\x05\0\x01\0\0\0\0";
+    renamed[entry + 30] += field.len() as u8;
+    let behind = entry + 46 + name.len();
+    renamed.splice(behind..behind, field);
+    let size = renamed.len() - 10;
+    let longer = number(&renamed, size) + field.len() as u32;
+    renamed[size..size + 4].copy_from_slice(&longer.to_le_bytes());
+    let parts = [BIN, name, "second name", "save its state_dict again"];
+    refused(folder("base", &renamed).path(), &parts);
+    // torch has two records between directory and end. A reader that takes them for a part of the directory
+    // looks for its start that much further on, where the second entry is if the file was called so.
+    let mut shifted = data("base.bin");
+    let end = shifted.len() - 22;
+    let (size, start) = (number(&shifted, end + 12), number(&shifted, end + 16));
+    assert_eq!((start + size) as usize + 76, end);
+    let second = start as usize + 76;
+    shifted[second..second + 4].copy_from_slice(b"PK\x01\x02");
+    let parts = [BIN, "in two ways", "21 characters", "under another name"];
+    refused(folder("base", &shifted).path(), &parts);
+    // A comment, in which there could be the end of another archive.
+    let mut commented = with_pickle(|_| {});
+    let length = commented.len() - 2;
+    commented[length] = 1;
+    commented.push(b'x');
+    let parts = [BIN, "zip directory cannot be read", "get it again"];
+    refused(folder("base", &commented).path(), &parts);
+}
+
 // Shards
 
 /// A sharded folder with its index changed.

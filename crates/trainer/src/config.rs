@@ -31,9 +31,10 @@ pub struct RunConfig {
     pub method: Method,
     /// The adapter, for [`Method::Lora`] only.
     pub lora: Option<LoraConfig>,
-    /// What the adapter does to positions, where the model projects them by the same matrices.
-    #[serde(default, skip_serializing_if = "LoraPositionBranch::is_peft")]
-    pub position_branch: LoraPositionBranch,
+    /// What the adapter does to positions, where the model projects them by the same matrices;
+    /// `None`: as the adapter to start from was trained, else as in PEFT. Settled after the check.
+    #[serde(default, skip_serializing_if = "is_peft")]
+    pub position_branch: Option<LoraPositionBranch>,
     /// A PEFT folder to start from, for [`Method::Lora`] only.
     pub init_adapter: Option<PathBuf>,
     /// Passes over the training rows.
@@ -52,6 +53,9 @@ pub struct RunConfig {
     pub max_length: usize,
     /// Fixes the new head, the new adapter, the order of rows and every dropout.
     pub seed: u64,
+    /// Dropout before the output layer; `None`: as config.json says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_dropout: Option<f64>,
     /// Rows in a new random order every epoch, or in file order.
     pub shuffle: bool,
     /// Batches of like length, in random order.
@@ -66,6 +70,10 @@ pub struct RunConfig {
     pub device: DeviceName,
     /// Threads of the process, for the record; `None` in a recipe that fits any machine.
     pub threads: Option<usize>,
+}
+
+fn is_peft(branch: &Option<LoraPositionBranch>) -> bool {
+    branch.unwrap_or_default().is_peft()
 }
 
 /// When the dev set is evaluated; always at the very end too.

@@ -26,11 +26,12 @@ pub(crate) const LOCAL_FIELDS: [&str; 5] =
     ["model", "model_name", "data_dir", "init_adapter", "threads"];
 
 /// Files of a checkpoint folder that decide what a run computes, apart from its weights.
-const MODEL_FILES: [&str; 7] = [
+const MODEL_FILES: [&str; 8] = [
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "vocab.json",
     "merges.txt",
     "spm.model",

@@ -1,9 +1,10 @@
 //! What a model is made of, what a method would train, and the memory a step would take.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use lowburn_lora::LoraConfig;
-use lowburn_models::{LoadOptions, Method, ModelConfig, load_classifier};
+use lowburn_models::{Kind, LoadOptions, Method, ModelConfig, load_classifier, manifest};
 use serde::Serialize;
 
 use crate::config::DeviceName;
@@ -82,7 +83,7 @@ pub struct Inspection {
 pub fn inspect(config: &InspectConfig) -> Result<Inspection, TrainError> {
     let device = config.device.open()?.autodiff();
     let model_config = ModelConfig::from_dir(&config.model)?;
-    check_max_length(config.max_length, model_config.max_length())?;
+    check_max_length(config.max_length, &model_config)?;
     for (field, value) in [("batch-size", config.batch_size), ("labels", config.labels)] {
         if value == 0 {
             return Err(TrainError::config(field, 0, "it must be at least 1"));
@@ -102,8 +103,50 @@ pub fn inspect(config: &InspectConfig) -> Result<Inspection, TrainError> {
     Ok(Inspection {
         table: group(&parameters::list(&model)),
         parameters,
-        memory: estimate(config, &model_config, parameters),
+        memory: estimate(
+            &model_config,
+            config.method,
+            [config.batch_size, config.max_length],
+            parameters,
+        ),
     })
+}
+
+/// What a method would train and the memory that a step would take, from a configuration alone: no
+/// weights are read, nothing is allocated.
+///
+/// # Errors
+/// When the adapter does not fit the model.
+pub fn forecast(
+    model: &ModelConfig,
+    method: Method,
+    lora: Option<&LoraConfig>,
+    labels: usize,
+    [rows, tokens]: [usize; 2],
+) -> Result<(ParameterCounts, MemoryEstimate), TrainError> {
+    let mut counts = ParameterCounts::default();
+    let mut sizes = BTreeMap::new();
+    for spec in manifest(model, labels) {
+        let size = spec.elements();
+        counts.total += size;
+        counts.head += if spec.in_head() { size } else { 0 };
+        counts.trainable += if method.trains(&spec.name) { size } else { 0 };
+        if spec.kind == Kind::Weight && spec.shape.len() == 2 && !spec.in_head() {
+            let module = spec.name.trim_end_matches(".weight").to_owned();
+            sizes.insert(module, spec.shape.iter().sum::<usize>());
+        }
+    }
+    if let Some(lora) = lora {
+        let lora = model.architecture().lora_config(lora.clone());
+        let names: Vec<String> = sizes.keys().cloned().collect();
+        for (module, settings) in lora.plan(&names)? {
+            counts.adapter += settings.rank * sizes[&module];
+        }
+        counts.total += counts.adapter;
+        counts.trainable += counts.adapter;
+    }
+    let memory = estimate(model, method, [rows, tokens], counts);
+    Ok((counts, memory))
 }
 
 /// Puts the copies of all layers in one row.
@@ -146,17 +189,17 @@ fn starred(name: &str) -> String {
 /// token: about eight vectors of the hidden width (inputs of the projections, q, k, v, context,
 /// normalised outputs) and two of the intermediate width, and the largest passing buffer.
 fn estimate(
-    config: &InspectConfig,
     model: &ModelConfig,
+    method: Method,
+    [rows, length]: [usize; 2],
     parameters: ParameterCounts,
 ) -> MemoryEstimate {
-    let sizes = model;
-    let tokens = (config.batch_size as u64).saturating_mul(config.max_length as u64);
-    let (hidden, inner) = (sizes.hidden_size as u64, sizes.intermediate_size as u64);
+    let tokens = (rows as u64).saturating_mul(length as u64);
+    let (hidden, inner) = (model.hidden_size as u64, model.intermediate_size as u64);
     let per_token = 8 * hidden + 2 * inner;
-    let layers = match config.method {
+    let layers = match method {
         Method::Head => 1, // nothing below the head is kept
-        Method::Lora | Method::Full | Method::Bitfit => sizes.num_hidden_layers as u64,
+        Method::Lora | Method::Full | Method::Bitfit => model.num_hidden_layers as u64,
     };
     let activations = tokens.saturating_mul(NUMBER * (layers * per_token + 2 * inner));
     let trainable = NUMBER * parameters.trainable as u64;
@@ -172,7 +215,41 @@ fn estimate(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use lowburn_lora::Targets;
+
     use super::*;
+
+    /// Everything that is counted from names alone is what the loaded model has.
+    #[test]
+    fn a_forecast_is_what_inspection_finds() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data");
+        for model in ["mini/model", "parity/deberta/models/deb_conv", "parity/deberta/models/deb_plain"] {
+            let folder = data.join(model);
+            let model = ModelConfig::from_dir(&folder).expect("a configuration");
+            let adapters = ["query,value", "all-linear"].map(|targets| {
+                let targets: Targets = targets.parse().expect("targets");
+                (Method::Lora, Some(LoraConfig::new(3, 6.0, targets)))
+            });
+            let others = [Method::Full, Method::Head, Method::Bitfit].map(|method| (method, None));
+            for (method, lora) in adapters.into_iter().chain(others) {
+                let config = InspectConfig {
+                    model: folder.clone(),
+                    method,
+                    lora: lora.clone(),
+                    labels: 2,
+                    batch_size: 4,
+                    max_length: 32,
+                    device: DeviceName::Flex,
+                };
+                let found = inspect(&config).expect("an inspection");
+                let (counts, memory) =
+                    forecast(&model, method, lora.as_ref(), 2, [4, 32]).expect("a forecast");
+                assert_eq!((counts, memory), (found.parameters, found.memory), "{method} of {}", folder.display());
+            }
+        }
+    }
 
     #[test]
     fn layers_share_a_row() {

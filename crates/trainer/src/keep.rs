@@ -45,7 +45,7 @@ impl Keeper {
             labels: config.task.labels().iter().map(|&l| l.to_owned()).collect(),
             max_length: config.max_length,
             base: config.model_name.clone(),
-            position_branch: config.position_branch,
+            position_branch: config.position_branch.unwrap_or_default(),
             base_weights,
         };
         Ok(Self { config, about })

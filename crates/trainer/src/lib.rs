@@ -53,7 +53,7 @@ pub use config::{DeviceName, EvalEvery, RunConfig};
 pub use digest::{Identity, digest, file_digest, identity};
 pub use error::TrainError;
 pub use evaluate::{EvalConfig, Evaluation, evaluate};
-pub use inspect::{InspectConfig, Inspection, MemoryEstimate, ParameterRow, inspect};
+pub use inspect::{InspectConfig, Inspection, MemoryEstimate, ParameterRow, forecast, inspect};
 pub use keep::kept_folder;
 pub use load::Source;
 pub use lowburn_models::Method;

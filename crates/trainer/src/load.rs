@@ -7,7 +7,7 @@ use lowburn_glue::{Dataset, Task, Tokenizer};
 use lowburn_lora::{AdapterFile, HostTensor, read_peft};
 use lowburn_models::{
     HeadOrigin, HeadPolicy, LoadOptions, LoadReport, LoraPositionBranch, Method, ModelConfig,
-    SequenceClassifier, load_classifier,
+    SequenceClassifier, is_head, load_classifier,
 };
 
 use crate::about::About;
@@ -44,20 +44,24 @@ pub(crate) struct Loaded {
     pub(crate) labels: Option<Vec<String>>,
     /// Whether the head is neither the checkpoint's nor the adapter's.
     pub(crate) head_is_random: bool,
+    /// Whether an adapter brings a classifier that was trained upon a pooler nobody has.
+    pub(crate) pooler_is_random: bool,
     /// What the adapter does to positions.
     pub(crate) position_branch: LoraPositionBranch,
 }
 
 impl Loaded {
-    /// Tokens of a row at most: as asked for, else as trained, else all the model can.
+    /// Tokens of a row at most: as asked for, else as fine-tuned, else as pretrained.
     pub(crate) fn max_length(&self, asked: Option<usize>) -> Result<usize, TrainError> {
-        let positions = self.config.max_length();
+        let longest = self.config.max_length();
         let trained = self
             .about
             .as_ref()
-            .map(|about| about.max_length.min(positions));
-        let length = asked.or(trained).unwrap_or(positions);
-        check_max_length(length, positions)?;
+            .map(|about| about.max_length.min(longest));
+        let length = asked
+            .or(trained)
+            .unwrap_or_else(|| self.config.trained_length());
+        check_max_length(length, &self.config)?;
         Ok(length)
     }
 
@@ -97,6 +101,13 @@ impl OnTop {
             });
         }
         Ok(Self::Lora(Box::new(read_peft(folder)?)))
+    }
+
+    fn as_adapter(&self) -> Option<&AdapterFile> {
+        match self {
+            Self::Lora(adapter) => Some(adapter),
+            Self::Head(_) | Self::Bitfit(_) => None,
+        }
     }
 
     fn head(&self) -> &BTreeMap<String, HostTensor> {
@@ -143,13 +154,18 @@ pub(crate) fn load(
     if let (HeadOrigin::OutputFresh { found }, None, Some(task)) = (report.head, &on_top, task) {
         return Err(other_labels(&source.model, found, task));
     }
-    let position_branch = position_branch(source, &on_top, about.as_ref(), &config)?;
+    let position_branch = position_branch(source, &on_top, about.as_ref(), &config, observer)?;
     model.set_position_branch(position_branch);
+    let mut pooler_is_random = false;
     let head_is_random = report.head != HeadOrigin::Loaded && on_top.is_none();
     if let Some(on_top) = &on_top {
-        if model.lacks_pooler(on_top.head()) && !on_top.head().is_empty() {
-            let drawn = report.head != HeadOrigin::Loaded;
-            let text = no_pooler(&source.model.display().to_string(), drawn);
+        pooler_is_random = report.pooler_is_new && model.lacks_pooler(on_top.head());
+        if let Some(text) = no_pooler(
+            &model,
+            on_top.as_adapter(),
+            &source.model.display(),
+            &report,
+        ) {
             observer.event(&Event::Warning(&format!("{}: {text}", folder.display())));
         }
         model = put_on(model, on_top, &report)?;
@@ -169,6 +185,7 @@ pub(crate) fn load(
         tokenizer,
         about,
         head_is_random,
+        pooler_is_random,
         position_branch,
     })
 }
@@ -179,11 +196,18 @@ fn position_branch(
     on_top: &Option<OnTop>,
     about: Option<&About>,
     config: &ModelConfig,
+    observer: &mut dyn Observer,
 ) -> Result<LoraPositionBranch, TrainError> {
+    let trained = about.map(|about| about.position_branch);
     let Some(asked) = source.position_branch else {
-        let trained = about.map(|about| about.position_branch);
         return Ok(trained.unwrap_or_default());
     };
+    if let (Some(trained), Some(folder)) = (trained.filter(|t| *t != asked), &source.adapter) {
+        observer.event(&Event::Warning(&format!(
+            "{} was trained with --lora-position-branch {trained}: with {asked} it is another function",
+            folder.display()
+        )));
+    }
     let method = match on_top {
         Some(OnTop::Lora(_)) => Method::Lora,
         Some(OnTop::Head(_)) => Method::Head,
@@ -194,18 +218,28 @@ fn position_branch(
     Ok(asked)
 }
 
-/// The warning for an adapter of DeBERTa-v2 without its pooler. `drawn`: the base has none either.
-pub(crate) fn no_pooler(base: &str, drawn: bool) -> String {
-    let instead = match drawn {
+/// The warning for an adapter of DeBERTa-v2 that brings a classifier and no pooler; `None` where all
+/// is well.
+pub(crate) fn no_pooler(
+    model: &SequenceClassifier,
+    adapter: Option<&AdapterFile>,
+    base: &dyn std::fmt::Display,
+    report: &LoadReport,
+) -> Option<String> {
+    let adapter = adapter.filter(|adapter| model.lacks_pooler(&adapter.saved))?;
+    // An update of the pooler says that the base's own was meant.
+    let meant = adapter.factors.keys().any(|module| is_head(module));
+    let instead = match report.pooler_is_new {
         true => format!("{base} has none either, so it starts from RANDOM numbers"),
+        false if meant || adapter.saved.is_empty() => return None,
         false => {
             format!("the one of {base} is used, which need not be the one it was trained with")
         }
     };
-    format!(
-        "the adapter has a classifier but no pooler, which DeBERTa-v2 applies before it: {instead}; \
+    Some(format!(
+        "the adapter has no pooler, which DeBERTa-v2 applies before its classifier: {instead}; \
          train it again with modules_to_save = [\"classifier\", \"pooler\"]"
-    )
+    ))
 }
 
 /// Labels of the head to build: the task's, which must be the adapter's.

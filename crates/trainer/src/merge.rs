@@ -35,7 +35,18 @@ pub fn merge(
                 .to_owned(),
         });
     }
-    if loaded.position_branch == LoraPositionBranch::Authors {
+    if loaded.pooler_is_random {
+        return Err(TrainError::Mismatch {
+            path: source.adapter.as_ref().unwrap_or(&source.model).clone(),
+            reason: "neither it nor the base brings the pooler that its classifier was trained upon: the merged \
+                     checkpoint would classify at random; train it again with modules_to_save = \
+                     [\"classifier\", \"pooler\"]"
+                .to_owned(),
+        });
+    }
+    let trained = loaded.about.as_ref().map(|about| about.position_branch);
+    let branches = [Some(loaded.position_branch), trained];
+    if branches.contains(&Some(LoraPositionBranch::Authors)) {
         return Err(TrainError::config(
             "lora-position-branch",
             LoraPositionBranch::Authors,

@@ -4,6 +4,7 @@
 use lowburn_lora::{AdapterFile, LoraConfig, PatternMap};
 use lowburn_models::{LoraPositionBranch, Method, ModelConfig};
 
+use crate::about::About;
 use crate::config::{EvalEvery, RunConfig};
 use crate::error::TrainError;
 use crate::schedule::Warmup;
@@ -49,8 +50,10 @@ impl RunConfig {
         self.device.open()?;
         let model = ModelConfig::from_dir(&self.model)?;
         let init = resolve_adapter(&mut self, &model)?;
-        check_position_branch(self.position_branch, self.method, &model)?;
-        check_max_length(self.max_length, model.max_length())?;
+        let branch = position_branch(&self)?;
+        check_position_branch(branch, self.method, &model)?;
+        self.position_branch = Some(branch);
+        check_max_length(self.max_length, &model)?;
         Ok(RunPlan { config: self, init })
     }
 }
@@ -100,6 +103,12 @@ fn check_rates(config: &RunConfig) -> Result<(), TrainError> {
             let reason = "it must be a number that is 0 or more, such as 5e-4";
             return Err(TrainError::config(field, value, reason));
         }
+    }
+    if let Some(dropout) = config.head_dropout
+        && !(0.0..1.0).contains(&dropout)
+    {
+        let reason = "it must be 0 or more and below 1, such as 0.1";
+        return Err(TrainError::config("head-dropout", dropout, reason));
     }
     match config.warmup {
         Warmup::Ratio(ratio) if !(0.0..=1.0).contains(&ratio) => Err(TrainError::config(
@@ -201,6 +210,23 @@ fn pattern<T: std::fmt::Display>(values: &PatternMap<T>) -> String {
     values.join(",")
 }
 
+/// What the adapter does to positions: as asked, which must be as the adapter to start from was trained.
+fn position_branch(config: &RunConfig) -> Result<LoraPositionBranch, TrainError> {
+    let about = match &config.init_adapter {
+        Some(folder) => About::read(folder)?,
+        None => None,
+    };
+    let trained = about.map(|about| about.position_branch);
+    match (config.position_branch, trained) {
+        (Some(asked), Some(trained)) if asked != trained => Err(TrainError::config(
+            "lora-position-branch",
+            asked,
+            format!("the adapter to start from was trained with {trained}; leave the option out"),
+        )),
+        (asked, trained) => Ok(asked.or(trained).unwrap_or_default()),
+    }
+}
+
 /// The authors' way is a way only where an adapter could act on positions.
 pub(crate) fn check_position_branch(
     branch: LoraPositionBranch,
@@ -222,15 +248,44 @@ pub(crate) fn check_position_branch(
     Err(TrainError::config("lora-position-branch", branch, reason))
 }
 
-/// Whether rows of `max_length` tokens fit a model of `positions` usable positions.
-pub(crate) fn check_max_length(max_length: usize, positions: usize) -> Result<(), TrainError> {
+/// Whether a model takes rows of `max_length` tokens.
+pub(crate) fn check_max_length(max_length: usize, model: &ModelConfig) -> Result<(), TrainError> {
     if max_length < MIN_LENGTH {
         let reason = format!("it must be at least {MIN_LENGTH}: special tokens take up to 4");
         return Err(TrainError::config("max-length", max_length, reason));
     }
-    if max_length > positions {
-        let reason = format!("the model has {positions} positions; give at most that");
+    let longest = model.max_length();
+    if max_length > longest {
+        let reason = format!("the model takes up to {longest} positions; give at most that");
         return Err(TrainError::config("max-length", max_length, reason));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn rows_end_where_a_table_of_positions_does() {
+        for (biased, fits, too_long) in [(true, 64, 65), (false, 65_536, 65_537)] {
+            let config = serde_json::json!({
+                "model_type": "deberta-v2", "vocab_size": 99, "max_position_embeddings": 64, "hidden_size": 8,
+                "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,
+                "position_biased_input": biased,
+            });
+            let text = config.to_string();
+            let model =
+                ModelConfig::parse(text.as_bytes(), Path::new("config.json")).expect("read");
+            check_max_length(MIN_LENGTH, &model).expect("fits");
+            check_max_length(fits, &model).expect("fits");
+            for (length, expected) in [(too_long, fits), (MIN_LENGTH - 1, MIN_LENGTH)] {
+                let error = check_max_length(length, &model).expect_err("refused");
+                let message = error.to_string();
+                assert!(message.contains(&expected.to_string()), "{message}");
+            }
+        }
+    }
 }

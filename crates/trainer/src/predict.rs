@@ -23,7 +23,7 @@ pub struct PredictConfig {
     pub input: PredictInput,
     /// Rows of one forward pass.
     pub batch_size: usize,
-    /// Tokens of a row at most; as trained where known, else all the model can.
+    /// Tokens of a row at most; as trained where known, else as pretrained.
     pub max_length: Option<usize>,
     /// Where to compute.
     pub device: DeviceName,

@@ -142,7 +142,7 @@ fn load_model(
     tracing::debug!(?report, "checkpoint loaded");
     tell_head(&report, config, observer);
     match (&config.lora, plan.init()) {
-        (Some(_), Some(init)) => model = apply_init(model, init, config, observer)?,
+        (Some(_), Some(init)) => model = apply_init(model, init, config, &report, observer)?,
         (Some(lora), None) => {
             let targets = lora.plan(&model.linear_names())?;
             // A stream of its own: the head is drawn from the seed itself.
@@ -151,7 +151,10 @@ fn load_model(
         }
         (None, _) => {}
     }
-    model.set_position_branch(config.position_branch);
+    if let Some(dropout) = config.head_dropout {
+        model.set_head_dropout(dropout);
+    }
+    model.set_position_branch(config.position_branch.unwrap_or_default());
     Ok(model.set_trainable(config.method))
 }
 
@@ -178,6 +181,7 @@ fn apply_init(
     model: SequenceClassifier,
     init: &AdapterFile,
     config: &RunConfig,
+    report: &LoadReport,
     observer: &mut dyn Observer,
 ) -> Result<SequenceClassifier, TrainError> {
     let mut init = init.clone();
@@ -193,8 +197,8 @@ fn apply_init(
             config.task.num_labels()
         )));
     }
-    if model.lacks_pooler(&init.saved) {
-        observer.event(&Event::Warning(&no_pooler(&config.model_name, true)));
+    if let Some(text) = no_pooler(&model, Some(&init), &config.model_name, report) {
+        observer.event(&Event::Warning(&text));
     }
     Ok(model.apply_adapter(&init, HeadPolicy::WhereShapesAgree)?)
 }

@@ -116,7 +116,11 @@ fn batches(data: &Path, task: Task, tokenizer: &Tokenizer, pad: u32) -> Vec<Mode
 fn compare(folder: &Path, data: &Path) {
     let scratch = tempfile::tempdir().unwrap();
     convert(folder, scratch.path());
-    let (roberta, deberta) = (load(folder), load(scratch.path()));
+    compare_two(folder, scratch.path(), data, LARGEST_DIFFERENCE);
+}
+
+fn compare_two(folder: &Path, other: &Path, data: &Path, most: f32) {
+    let (roberta, deberta) = (load(folder), load(other));
     let tokenizer = Tokenizer::from_dir(folder).unwrap();
     let pad = ModelConfig::from_dir(folder).unwrap().pad_id();
     let mut worst = 0.0_f32;
@@ -134,7 +138,7 @@ fn compare(folder: &Path, data: &Path) {
         "{}: largest difference {worst:e}",
         folder.file_name().unwrap().to_string_lossy()
     );
-    assert!(worst > 0.0 && worst <= LARGEST_DIFFERENCE, "{worst:e}");
+    assert!(worst > 0.0 && worst <= most, "{worst:e}");
 }
 
 #[test]
@@ -151,4 +155,8 @@ fn a_real_model_is_the_same_function_in_both() {
     };
     let model = folder.join("models/minilm-l6-roberta");
     compare(&model, &folder.join("glue"));
+    // The same model as somebody else re-expressed and stored it, in float16: sqrt(3) x query is rounded to 11 bits there,
+    // which moves hidden states by 1e-3, in transformers as here.
+    let stored = folder.join("models/minilm-l6-deberta-v2");
+    compare_two(&model, &stored, &folder.join("glue"), 2e-3);
 }

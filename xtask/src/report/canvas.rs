@@ -40,7 +40,7 @@ pub(crate) fn color(approach: &Approach, ranks: &[usize]) -> RGBColor {
     match approach {
         Approach::Full => RGBColor(213, 94, 0),
         Approach::Head => RGBColor(120, 120, 120),
-        Approach::Bitfit => RGBColor(0, 158, 115),
+        Approach::Bitfit => RGBColor(170, 70, 150),
         Approach::Lora { rank, .. } => {
             let place = ranks
                 .iter()

@@ -227,7 +227,7 @@ fn run_config(
         data_dir: inputs.data.clone(),
         method,
         lora,
-        position_branch: Default::default(),
+        position_branch: None,
         init_adapter: None,
         epochs: cell.epochs,
         batch_size: cell.batch_size,

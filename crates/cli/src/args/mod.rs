@@ -156,7 +156,7 @@ pub struct BatchArgs {
     /// Rows of one forward pass
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub batch_size: usize,
-    /// Tokens of a row at most [default: as trained where known, else all the model can]
+    /// Tokens of a row at most [default: as trained where known, else as pretrained]
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
 }

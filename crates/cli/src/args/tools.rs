@@ -212,7 +212,7 @@ pub struct InspectArgs {
     /// Rows of a batch, for the estimate of memory
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub batch_size: usize,
-    /// Tokens of a row, for the estimate of memory [default: 128, or all the model can]
+    /// Tokens of a row, for the estimate of memory [default: 128, or as pretrained]
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
     /// Print one JSON object instead of a table

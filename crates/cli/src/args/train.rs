@@ -43,14 +43,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DIR", help_heading = "Adapter")]
     pub init_adapter: Option<PathBuf>,
     /// What adapters on DeBERTa-v2's shared projections do to positions: act there too (peft), or
-    /// not (authors, as in the LoRA authors' code; cannot be merged)
-    #[arg(
-        long,
-        value_name = "peft|authors",
-        default_value_t,
-        help_heading = "Adapter"
-    )]
-    pub lora_position_branch: LoraPositionBranch,
+    /// not (authors, as in the LoRA authors' code; cannot be merged) [default: as the adapter to
+    /// start from was trained, else peft]
+    #[arg(long, value_name = "peft|authors", help_heading = "Adapter")]
+    pub lora_position_branch: Option<LoraPositionBranch>,
     /// The recipe.
     #[command(flatten)]
     pub recipe: RecipeArgs,
@@ -158,6 +154,9 @@ pub struct RecipeArgs {
     /// Fixes the new head, the new adapter, the order of rows and dropout
     #[arg(long, value_name = "N")]
     pub seed: u64,
+    /// Dropout before the output layer [default: as the checkpoint's config.json says]
+    #[arg(long, value_name = "P", allow_hyphen_values = true)]
+    pub head_dropout: Option<f64>,
     /// Whether rows come in a new random order every epoch, or in file order
     #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set,
           num_args = 0..=1, default_missing_value = "true")]

@@ -36,5 +36,13 @@ pub(super) fn execute(args: &ConvertArgs) -> anyhow::Result<()> {
         args.output.display()
     );
     note(args.quiet, &text);
+    let shared = |module: &String| module.ends_with("query_proj") || module.ends_with("key_proj");
+    if to_folder && adapter.factors.keys().any(shared) {
+        note(
+            args.quiet,
+            "adapters that the LoRA authors trained on DeBERTa-v2 leave positions alone: eval, predict and train \
+             --init-adapter need --lora-position-branch authors with them",
+        );
+    }
     Ok(())
 }

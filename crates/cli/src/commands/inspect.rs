@@ -14,7 +14,7 @@ pub(super) fn execute(args: &InspectArgs) -> anyhow::Result<()> {
     let model = locate::model(&args.model, args.common.quiet)?.path;
     let max_length = match args.max_length {
         Some(length) => length,
-        None => ModelConfig::from_dir(&model)?.max_length().min(128),
+        None => ModelConfig::from_dir(&model)?.trained_length().min(128),
     };
     let config = InspectConfig {
         model,

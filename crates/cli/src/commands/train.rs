@@ -65,6 +65,7 @@ pub fn train_config(args: &TrainArgs) -> anyhow::Result<RunConfig> {
         warmup,
         max_length: recipe.max_length,
         seed: recipe.seed,
+        head_dropout: recipe.head_dropout,
         shuffle: recipe.shuffle,
         group_by_length: recipe.group_by_length,
         train_rows: recipe.train_rows,

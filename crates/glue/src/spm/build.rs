@@ -61,6 +61,7 @@ fn assemble(
     [cls, sep]: [usize; 2],
 ) -> tokenizers::Result<tokenizers::Tokenizer> {
     let normalizer = normalizer(&model, settings.do_lower_case)?;
+    // As SentencePiece has it. transformers puts a space before the text whatever the model says.
     let prefix = if model.add_dummy_prefix {
         PrependScheme::Always
     } else {

@@ -11,7 +11,8 @@
 //!
 //! The result gives the ids of `DebertaV2TokenizerFast` of transformers 4.57, which converts the same file.
 //! transformers 5 leaves the character map out and is no reference. Where the result differs from
-//! SentencePiece itself, and why, is listed in `docs/formats.md`.
+//! SentencePiece itself, and why, is listed in `docs/formats.md`, with the one setting in which it follows
+//! SentencePiece and not transformers.
 
 mod build;
 mod charsmap;
@@ -22,6 +23,8 @@ mod wire;
 use std::path::Path;
 
 use serde_json::Value;
+
+pub(crate) use model::check_length;
 
 use crate::GlueError;
 use crate::vocabulary::BROKEN;

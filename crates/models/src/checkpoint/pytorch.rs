@@ -2,7 +2,8 @@
 //!
 //! The pickle is interpreted by `pytorch-reader`, which knows tensors and dictionaries and calls
 //! nothing: whatever else a pickle asks for is a value without meaning. What a tensor claims is
-//! checked against its storage there, and numbers are read when they are asked for. Accepted is what
+//! checked against its storage there, and numbers are read when they are asked for. What it does not bound is
+//! checked before, in [`bounds`]. Accepted is what
 //! `torch.save(model.state_dict(), file)` writes, in the zip form or the older one: a dictionary of
 //! tensors and nothing else, as transformers wants it.
 
@@ -17,7 +18,7 @@ use pytorch_reader::{
 };
 
 use super::numbers::{Numbers, append};
-use super::{AGAIN, Described, wrong};
+use super::{AGAIN, Described, bounds, wrong};
 use crate::ModelError;
 
 /// Versions of the modules: an attribute of the dictionary that `state_dict()` gives, which the
@@ -31,7 +32,8 @@ pub(super) struct PytorchFile {
 impl PytorchFile {
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<Described>), ModelError> {
         // Opened here first, so that a file that may not be read is not called damaged.
-        File::open(path).map_err(ModelError::io(path, "opening the weights"))?;
+        let file = File::open(path).map_err(ModelError::io(path, "opening the weights"))?;
+        bounds::check(path, &file)?;
         let reader = PytorchReader::new(path).map_err(|error| unreadable(path, &error))?;
         match reader.metadata().format_type {
             FileFormat::Zip | FileFormat::Legacy => {}

@@ -18,6 +18,9 @@ pub struct DebertaV2Config {
     pub position_biased_input: bool,
     /// Disentangled attention, or `None` for plain attention (`relative_attention` false).
     pub relative: Option<RelativeConfig>,
+    /// `norm_rel_ebd` asks for a LayerNorm and there is nothing to normalise (`relative_attention` false):
+    /// transformers has its two tensors in the file and never reads them.
+    pub idle_norm: bool,
     /// Summands of an attention score that `pos_att_type` names, plus one: scores are divided by
     /// sqrt(terms x head size), also where `relative_attention` is false.
     pub score_terms: usize,
@@ -67,6 +70,14 @@ impl RelativeConfig {
     pub fn span(&self) -> usize {
         self.position_buckets.unwrap_or(self.max_relative_positions)
     }
+
+    /// Tokens of the longest row whose distances all have a bucket, where there is a longest. Buckets beyond the
+    /// middle are a logarithm to the base (max_relative_positions - 1) / (buckets / 2), and there is none to
+    /// the base 1.
+    pub fn longest_row(&self) -> Option<usize> {
+        let near = self.position_buckets? / 2 + 1;
+        (self.max_relative_positions == near).then_some(near)
+    }
 }
 
 impl DebertaV2Config {
@@ -78,10 +89,13 @@ impl DebertaV2Config {
         fields.refuse_unless("pooler_hidden_size", &[hidden.into()])?;
         let hidden_dropout = fields.probability("hidden_dropout_prob", Some(0.1))?;
         let (c2p, p2c) = position_terms(fields)?;
+        let normalised = normalised(fields)?;
+        let relative = relative(fields, c2p, p2c, normalised)?;
         let own = Self {
             embedding_size: fields.size("embedding_size", Some(hidden))?,
             position_biased_input: fields.flag("position_biased_input", true)?,
-            relative: relative(fields, c2p, p2c)?,
+            idle_norm: normalised && relative.is_none(),
+            relative,
             score_terms: 1 + usize::from(c2p) + usize::from(p2c),
             convolution: convolution(fields, hidden)?,
             pooler_dropout: fields.probability("pooler_dropout", Some(0.0))?,
@@ -150,6 +164,7 @@ fn relative(
     fields: &Fields<'_>,
     c2p: bool,
     p2c: bool,
+    normalised: bool,
 ) -> Result<Option<RelativeConfig>, ModelError> {
     if !fields.flag("relative_attention", false)? {
         return Ok(None);
@@ -167,17 +182,21 @@ fn relative(
             .filter(|n| *n > 0)
             .unwrap_or(positions),
         position_buckets: buckets,
-        normalised: normalised(fields)?,
+        normalised,
     };
-    // mid = buckets / 2 stands in a denominator and in a logarithm of (positions - 1) / mid.
-    if let Some(buckets) = buckets
-        && (buckets < 4 || relative.max_relative_positions <= buckets / 2 + 1)
+    // Half the buckets stand in a denominator, whatever the distance.
+    if buckets == Some(1) {
+        return Err(fields.wrong(
+            "position_buckets is 1; expected at least 2, or -1 for an embedding per distance"
+                .into(),
+        ));
+    }
+    if let (Some(buckets), Some(longest)) = (buckets, relative.longest_row())
+        && positions > longest
     {
         return Err(fields.wrong(format!(
-            "position_buckets is {buckets} with max_relative_positions {}; expected at least 4 buckets, \
-             and more than {} positions",
-            relative.max_relative_positions,
-            buckets / 2 + 1
+            "max_relative_positions is {longest} with position_buckets {buckets}: a distance of {longest} or \
+             more has no bucket, and max_position_embeddings {positions} allows it; correct the wrong one"
         )));
     }
     Ok(Some(relative))
@@ -233,4 +252,102 @@ fn convolution(
         groups,
         activation: fields.activation("conv_act", Activation::Tanh)?,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// A small configuration of 64 positions, with some fields changed.
+    fn config(changes: Value) -> Result<ModelConfig, ModelError> {
+        let mut config = json!({
+            "model_type": "deberta-v2", "vocab_size": 99, "max_position_embeddings": 64, "hidden_size": 8,
+            "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,
+        });
+        for (field, value) in changes.as_object().unwrap() {
+            config[field] = value.clone();
+        }
+        ModelConfig::parse(config.to_string().as_bytes(), Path::new("config.json"))
+    }
+
+    #[test]
+    fn rows_end_where_the_positions_do_and_nowhere_else() {
+        let long = 1 << 16;
+        for (changes, trained, longest) in [
+            (json!({}), 64, 64),
+            (json!({"position_biased_input": false}), 64, long),
+            (
+                json!({"position_biased_input": false, "max_position_embeddings": 1 << 20}),
+                1 << 20,
+                1 << 20,
+            ),
+        ] {
+            let config = config(changes).unwrap();
+            assert_eq!(config.trained_length(), trained, "{:?}", config.raw);
+            assert_eq!(config.max_length(), longest, "{:?}", config.raw);
+        }
+    }
+
+    #[test]
+    fn rows_end_where_a_distance_has_no_bucket() {
+        let long = 1 << 16;
+        for (buckets, positions, longest) in [
+            (-1, -1, long),
+            (2, -1, long),
+            (3, 1, long),
+            (8, 20, long),
+            // Half the buckets are as many as there are distances, more, and fewer.
+            (126, -1, 64),
+            (128, -1, long),
+            (124, -1, long),
+            (256, 129, 129),
+            (257, 129, 129),
+            (256, 128, long),
+        ] {
+            let config = config(json!({
+                "position_biased_input": false, "relative_attention": true, "pos_att_type": "c2p",
+                "position_buckets": buckets, "max_relative_positions": positions,
+            }))
+            .unwrap();
+            assert_eq!(config.trained_length(), 64);
+            assert_eq!(config.max_length(), longest, "{buckets} of {positions}");
+        }
+        for (buckets, positions, expected) in [
+            (1, -1, "position_buckets is 1; expected at least 2"),
+            (2, 2, "max_relative_positions is 2 with position_buckets 2"),
+            (9, 5, "a distance of 5 or more has no bucket"),
+            (124, 63, "max_position_embeddings 64 allows it"),
+        ] {
+            let error = config(json!({
+                "relative_attention": true, "position_buckets": buckets, "max_relative_positions": positions,
+            }));
+            let message = error.unwrap_err().to_string();
+            assert!(
+                message.contains(expected),
+                "{expected:?} is not in: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_norm_of_nothing_is_known_and_not_written() {
+        for (relative, norm, idle) in [
+            (false, "layer_norm", true),
+            (false, "none", false),
+            (true, "layer_norm", false),
+        ] {
+            let config =
+                config(json!({"relative_attention": relative, "norm_rel_ebd": norm})).unwrap();
+            let Family::DebertaV2(own) = &config.family else {
+                panic!("{:?} is of another family", config.family);
+            };
+            assert_eq!(own.idle_norm, idle);
+            let written = config.to_classifier_json(2, None);
+            assert_eq!(written["norm_rel_ebd"], if idle { "none" } else { norm });
+        }
+    }
 }

@@ -13,6 +13,14 @@ const LARGEST: usize = 1 << 24;
 /// The largest epsilon and the largest standard deviation of new weights that make any sense.
 const LARGEST_REAL: f64 = 10.0;
 
+/// What transformers calls the problem of a head of this many labels, and chooses its loss by.
+pub(super) fn problem_type(labels: usize) -> &'static str {
+    match labels {
+        1 => "regression",
+        _ => "single_label_classification",
+    }
+}
+
 /// Typed access to the fields of a config.json.
 pub(super) struct Fields<'a> {
     raw: &'a Map<String, Value>,
@@ -174,6 +182,21 @@ impl<'a> Fields<'a> {
             }
         }
         Ok(names.into_iter().collect())
+    }
+
+    /// Whether `problem_type`, if it is there, asks for the loss that the number of labels decides here. As in
+    /// transformers, a file that says no number has 2.
+    pub(super) fn check_problem(&self, labels: Option<usize>) -> Result<(), ModelError> {
+        let known: [Value; 2] = [1, 2].map(|labels| problem_type(labels).into());
+        self.refuse_unless("problem_type", &known)?;
+        let labels = labels.unwrap_or(2);
+        match self.get("problem_type") {
+            Some(value) if value != problem_type(labels) => Err(self.wrong(format!(
+                "problem_type is {value} and the number of labels {labels} (id2label, num_labels; 2 without \
+                 them); a regression has 1 label and a classification more, correct the wrong one"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn num_labels(&self) -> Result<Option<usize>, ModelError> {

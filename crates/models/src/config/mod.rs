@@ -58,7 +58,7 @@ pub struct ModelConfig {
     pub hidden_dropout_prob: f64,
     /// Dropout of the attention probabilities.
     pub attention_probs_dropout_prob: f64,
-    /// Rows of the position embedding, or the longest input where there is none.
+    /// Rows of the position embedding, or the longest input in pretraining where there is none.
     pub max_position_embeddings: usize,
     /// Rows of the token type embedding; 0 where there is none.
     pub type_vocab_size: usize,
@@ -97,6 +97,12 @@ struct Defaults {
 
 /// More layers than any encoder ever published.
 const MOST_LAYERS: usize = 1024;
+
+/// More labels than any classifier of sentences ever published.
+const MOST_LABELS: usize = 1 << 16;
+
+/// Tokens of a row, for a model that sets no limit, beyond which a number is taken for a slip.
+const LONGEST_ROW: usize = 1 << 16;
 
 /// More parameters than any encoder ever published (XLM-R XXL has 10.7 billion).
 const MOST_PARAMETERS: u128 = 1 << 34;
@@ -165,11 +171,25 @@ impl ModelConfig {
         }
     }
 
-    /// Longest sequence, in tokens, that the model takes.
-    pub fn max_length(&self) -> usize {
+    /// Longest sequence, in tokens, that the model was made for (`max_position_embeddings`): the length to
+    /// take where nobody asks for one.
+    pub fn trained_length(&self) -> usize {
         match self.family {
             Family::Roberta(_) => self.max_position_embeddings - self.pad_token_id - 1,
             Family::DebertaV2(_) => self.max_position_embeddings,
+        }
+    }
+
+    /// Longest sequence, in tokens, that the model takes: more than [`ModelConfig::trained_length`] where it
+    /// has no table of absolute positions.
+    pub fn max_length(&self) -> usize {
+        let trained = self.trained_length();
+        match &self.family {
+            Family::DebertaV2(own) if !own.position_biased_input => {
+                let buckets = own.relative.and_then(|relative| relative.longest_row());
+                buckets.unwrap_or(LONGEST_ROW).max(trained)
+            }
+            _ => trained,
         }
     }
 
@@ -259,6 +279,12 @@ impl ModelConfig {
                 "num_hidden_layers is {layers}; expected at most {MOST_LAYERS}"
             )));
         }
+        if let Some(labels) = self.num_labels.filter(|labels| *labels > MOST_LABELS) {
+            return Err(fields.wrong(format!(
+                "id2label or num_labels gives {labels} labels; expected at most {MOST_LABELS}"
+            )));
+        }
+        fields.check_problem(self.num_labels)?;
         let parameters = self.matrix_elements();
         if parameters > MOST_PARAMETERS {
             return Err(fields.wrong(format!(
@@ -271,8 +297,7 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Elements of the large matrices but the head's output; sizes of single fields are bounded,
-    /// so that it cannot overflow.
+    /// Elements of the large matrices; sizes of single fields are bounded, so that it cannot overflow.
     fn matrix_elements(&self) -> u128 {
         let wide = |n: usize| n as u128;
         let (hidden, inner) = (wide(self.hidden_size), wide(self.intermediate_size));
@@ -285,6 +310,7 @@ impl ModelConfig {
         wide(rows) * wide(self.embedding_size())
             + wide(self.num_hidden_layers) * layer
             + hidden * hidden
+            + wide(self.num_labels.unwrap_or(0)) * hidden
             + own
     }
 }
