@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::grid::Grid;
-use crate::reproduce::Inputs;
+use crate::reproduce::{Inputs, Places};
 
 /// Arguments of `cargo xtask fetch`.
 #[derive(Debug, clap::Args)]
@@ -27,14 +27,22 @@ pub(crate) struct FetchArgs {
 /// For a bad grid, and when something cannot be fetched.
 pub(crate) fn run(args: &FetchArgs) -> Result<()> {
     let grid = Grid::load(&args.grid)?;
-    let inputs = Inputs::find(&grid, args.models.as_deref(), args.data.as_deref())?;
+    let places = Places {
+        models: args.models.as_deref(),
+        data: args.data.as_deref(),
+        fetch: true,
+    };
+    let inputs = Inputs::find(&grid, places)?;
+    for (name, path) in &inputs.models {
+        println!("model {name}: {}", path.display());
+    }
     let tasks: Vec<&str> = grid.tasks().iter().map(|task| task.name()).collect();
-    println!("model {}: {}", grid.model, inputs.model.display());
+    let data = inputs.data.unwrap_or_default();
     println!(
         "data {} ({}): {}",
         grid.data,
         tasks.join(", "),
-        inputs.data.display()
+        data.display()
     );
     Ok(())
 }

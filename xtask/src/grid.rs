@@ -244,11 +244,20 @@ impl Grid {
             // A word is a string even without quotes.
             let value = format!("value = {value}").parse::<toml::Table>();
             let value = value.ok().and_then(|mut table| table.remove("value"));
-            let text = || toml::Value::String(change[change.find('=').map_or(0, |at| at + 1)..].trim().to_owned());
+            let text = || {
+                toml::Value::String(
+                    change[change.find('=').map_or(0, |at| at + 1)..]
+                        .trim()
+                        .to_owned(),
+                )
+            };
             changed.insert(key.to_owned(), value.unwrap_or_else(text));
         }
         let name = changes.iter().fold(name, |name, change| {
-            let word = change.replace(|c: char| !(c.is_ascii_alphanumeric() || "=._-".contains(c)), "_");
+            let word = change.replace(
+                |c: char| !(c.is_ascii_alphanumeric() || "=._-".contains(c)),
+                "_",
+            );
             format!("{name}+{word}")
         });
         Self::parse_with(&name, &text, &changed).with_context(|| format!("in {place}"))
@@ -348,13 +357,17 @@ impl Grid {
         for (index, cell) in self.cells.iter().enumerate() {
             let number = index + 1;
             if !names.insert(cell.name()) {
-                bail!("[[cell]] number {number}: `{}` is there already", cell.name());
+                bail!(
+                    "[[cell]] number {number}: `{}` is there already",
+                    cell.name()
+                );
             }
             if !cell.from_mnli {
                 continue;
             }
             ensure!(
-                cell.task != Task::Mnli && matches!(cell.approach, Approach::Lora { .. } | Approach::Full),
+                cell.task != Task::Mnli
+                    && matches!(cell.approach, Approach::Lora { .. } | Approach::Full),
                 "[[cell]] number {number}: `start` is for the methods lora and full, and for other tasks than mnli"
             );
             ensure!(
@@ -435,29 +448,46 @@ fn whole(cell: &toml::Table, file: &RawGrid, changed: &toml::Table) -> Result<to
     if let Some(model) = &file.model {
         whole.insert("model".to_owned(), toml::Value::String(model.clone()));
     }
-    whole.extend(file.common.clone());
+    let mut layers = vec![&file.common];
     if let Some(name) = cell.get("shared") {
         let shared = name.as_str().and_then(|name| file.shared.get(name));
-        whole.extend(shared.with_context(|| format!("there is no [shared] table of the name {name}"))?.clone());
+        layers.push(
+            shared.with_context(|| format!("there is no [shared] table of the name {name}"))?,
+        );
     }
-    whole.extend(cell.clone());
+    layers.extend([cell, changed]);
+    for layer in layers {
+        // One of the two says how long the warm-up is; the nearer word counts.
+        for (one, other) in [
+            ("warmup_ratio", "warmup_steps"),
+            ("warmup_steps", "warmup_ratio"),
+        ] {
+            if layer.contains_key(one) && !layer.contains_key(other) {
+                whole.remove(other);
+            }
+        }
+        whole.extend(layer.clone());
+    }
     whole.remove("shared");
-    // One of the two says how long the warm-up is; the nearer word counts.
-    for (one, other) in [("warmup_ratio", "warmup_steps"), ("warmup_steps", "warmup_ratio")] {
-        if changed.contains_key(one) || (cell.contains_key(one) && !cell.contains_key(other)) {
-            whole.remove(other);
+    // What is replaced in every cell does nothing where the method has no such thing.
+    if whole.get("method").and_then(toml::Value::as_str) != Some("lora") {
+        let replaced = LORA_KEYS.iter().filter(|key| changed.contains_key(**key));
+        for key in replaced.filter(|key| !cell.contains_key(**key)) {
+            whole.remove(*key);
         }
     }
-    // What only one method has is set for that method only.
-    let lora = whole.get("method").and_then(toml::Value::as_str) == Some("lora");
-    let changed = changed.iter().filter(|(key, _)| lora || !LORA_KEYS.contains(&key.as_str()));
-    whole.extend(changed.map(|(key, value)| (key.clone(), value.clone())));
     Ok(whole)
 }
 
 /// Keys of a cell that belong to the method lora.
-const LORA_KEYS: [&str; 6] =
-    ["rank", "alpha", "targets", "lora_dropout", "lora_init", "lora_position_branch"];
+const LORA_KEYS: [&str; 6] = [
+    "rank",
+    "alpha",
+    "targets",
+    "lora_dropout",
+    "lora_init",
+    "lora_position_branch",
+];
 
 fn checked(whole: toml::Table) -> Result<Cell> {
     let given = LORA_KEYS.iter().find(|key| whole.contains_key(**key));
@@ -630,7 +660,11 @@ mod tests {
             assert_eq!(changed.batch_size, cell.batch_size);
             assert_eq!(changed.approach.rank(), cell.approach.rank().map(|_| 2));
         }
-        for (change, expected) in [("epochs", "KEY=VALUE"), ("epoch=3", "epoch"), ("epochs=x", "epochs")] {
+        for (change, expected) in [
+            ("epochs", "KEY=VALUE"),
+            ("epoch=3", "epoch"),
+            ("epochs=x", "epochs"),
+        ] {
             let error = Grid::load_with("mini", &[change.to_owned()]).unwrap_err();
             assert!(format!("{error:#}").contains(expected), "{error:#}");
         }
@@ -640,7 +674,10 @@ mod tests {
     fn a_start_needs_its_mnli_run() {
         let with = |more: &str| Grid::parse("small", &format!("{SMALL}start = \"mnli\"\n{more}"));
         let message = with("").unwrap_err().to_string();
-        assert!(message.contains("which the grid does not have"), "{message}");
+        assert!(
+            message.contains("which the grid does not have"),
+            "{message}"
+        );
         let mnli = "[[cell]]\ntask = \"mnli\"\nmethod = \"full\"\nlr = 1e-3\n";
         let grid = with(mnli).unwrap();
         assert_eq!(grid.start_of(&grid.cells[0]), Some(&grid.cells[1]));
@@ -653,7 +690,9 @@ mod tests {
 
     #[test]
     fn several_models_stand_in_the_names() {
-        let text = format!("{SMALL}[[cell]]\nmodel = \"a/b@c\"\ntask = \"rte\"\nmethod = \"full\"\nlr = 1e-3");
+        let text = format!(
+            "{SMALL}[[cell]]\nmodel = \"a/b@c\"\ntask = \"rte\"\nmethod = \"full\"\nlr = 1e-3"
+        );
         let grid = Grid::parse("small", &text).unwrap();
         let names: Vec<String> = grid.cells.iter().map(|cell| cell.run_name(0)).collect();
         assert_eq!(names, ["mini-rte-full-seed0", "b-rte-full-seed0"]);

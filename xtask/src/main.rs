@@ -6,6 +6,7 @@
 
 mod bench;
 mod check;
+mod estimate;
 mod fetch;
 mod grid;
 mod record;

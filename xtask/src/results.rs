@@ -26,7 +26,7 @@ pub(crate) struct Results {
 }
 
 /// Records of one cell.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct CellResults {
     /// The recipe.
     pub(crate) cell: Cell,
@@ -69,7 +69,7 @@ impl Results {
         for cell in &grid.cells {
             let (mut ours, mut peer) = (Vec::new(), Vec::new());
             for &seed in &grid.seeds {
-                let read = |side| read_checked(grid, folder, side, cell, seed);
+                let read = |side| read_checked(folder, side, cell, seed);
                 ours.extend(read(Side::Ours)?.map(|record| (seed, record)));
                 peer.extend(read(Side::Peer)?.map(|record| (seed, record)));
             }
@@ -87,6 +87,15 @@ impl Results {
             grid: grid.clone(),
             cells,
         })
+    }
+
+    /// The records of one model, as the results of a grid.
+    pub(crate) fn of_model(&self, model: &str) -> Self {
+        let cells = self.cells.iter().filter(|cell| cell.cell.model == model);
+        Self {
+            grid: self.grid.of_model(model),
+            cells: cells.cloned().collect(),
+        }
     }
 
     /// Cells of one task, in the grid's order.
@@ -116,13 +125,7 @@ impl Results {
     }
 }
 
-fn read_checked(
-    grid: &Grid,
-    folder: &Path,
-    side: Side,
-    cell: &Cell,
-    seed: u64,
-) -> Result<Option<Record>> {
+fn read_checked(folder: &Path, side: Side, cell: &Cell, seed: u64) -> Result<Option<Record>> {
     let place = match side {
         Side::Ours => RECORDS,
         Side::Peer => PEER,
@@ -131,7 +134,7 @@ fn read_checked(
     let record = Record::read(&folder)?;
     if let Some(record) = &record {
         record
-            .check(side, &grid.model, cell, seed)
+            .check(side, cell, seed)
             .with_context(|| format!("the record {}", folder.display()))?;
     }
     Ok(record)

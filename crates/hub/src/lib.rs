@@ -38,7 +38,7 @@ mod url;
 pub use error::{HubError, Kind};
 pub use event::{Event, Hear};
 pub use glue::{GLUE, GLUE_FILES, GlueFile};
-pub use locate::{Located, data, model};
+pub use locate::{Located, data, data_here, model, model_here};
 pub use mini::{MINI, Mini, cache_dir, mini_digest, unpack_mini};
 pub use name::RepoName;
 pub use repo::{Hub, Snapshot};

@@ -75,7 +75,9 @@ pub fn model_here(argument: &str) -> Result<Option<Located>, HubError> {
     match folder_or_name(argument, Kind::Model)? {
         Found::Name(name) => {
             let found = offline()?.model(&name, &mut |_| {});
-            Ok(found.ok().map(|snapshot| Located::from_hub(&name, snapshot)))
+            Ok(found
+                .ok()
+                .map(|snapshot| Located::from_hub(&name, snapshot)))
         }
         _ => model(argument, &mut |_| {}).map(Some),
     }
@@ -89,7 +91,9 @@ pub fn data_here(argument: &str, splits: &[Split<'_>]) -> Result<Option<Located>
     match folder_or_name(argument, Kind::Data)? {
         Found::Name(name) => {
             let found = offline()?.data(&name, splits, &mut |_| {});
-            Ok(found.ok().map(|snapshot| Located::from_hub(&name, snapshot)))
+            Ok(found
+                .ok()
+                .map(|snapshot| Located::from_hub(&name, snapshot)))
         }
         _ => data(argument, splits, &mut |_| {}).map(Some),
     }

@@ -13,6 +13,7 @@ use pytorch_reader::{DType, PytorchReader};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
+use crate::bounds::torch_file_problem;
 use crate::error::LoraError;
 use crate::tensor::{FileDtype, HostTensor};
 
@@ -85,6 +86,13 @@ pub(crate) fn read_pytorch(path: &Path) -> Result<Tensors, LoraError> {
     // Opened here first, so that a missing file is not called damaged.
     let file = File::open(path).map_err(LoraError::io(path, "read"))?;
     let length = file.metadata().map_err(LoraError::io(path, "read"))?.len();
+    if let Some(problem) = torch_file_problem(&file).map_err(LoraError::io(path, "read"))? {
+        // The way out is the error's own.
+        let what = problem
+            .rsplit_once("; ")
+            .map_or(problem.as_str(), |(what, _)| what);
+        return Err(damaged(what.to_owned()));
+    }
     let reader = PytorchReader::new(path).map_err(|error| damaged(error.to_string()))?;
     // A view may claim far more elements than its storage has; real adapters share nothing.
     let claimed = reader.tensors().values().try_fold(0u64, |sum, tensor| {

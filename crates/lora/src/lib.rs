@@ -73,6 +73,7 @@
 //! ```
 
 mod adapter;
+mod bounds;
 mod config;
 mod error;
 mod files;
@@ -87,6 +88,7 @@ mod targets;
 mod tensor;
 
 pub use adapter::AdapterFile;
+pub use bounds::torch_file_problem;
 pub use config::{LoraConfig, LoraInit, ResolvedAdapter, SEQ_CLS_HEADS};
 pub use error::LoraError;
 pub use linear::{Adapter, Linear};

@@ -225,7 +225,11 @@ mod tests {
     #[test]
     fn a_forecast_is_what_inspection_finds() {
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data");
-        for model in ["mini/model", "parity/deberta/models/deb_conv", "parity/deberta/models/deb_plain"] {
+        for model in [
+            "mini/model",
+            "parity/deberta/models/deb_conv",
+            "parity/deberta/models/deb_plain",
+        ] {
             let folder = data.join(model);
             let model = ModelConfig::from_dir(&folder).expect("a configuration");
             let adapters = ["query,value", "all-linear"].map(|targets| {
@@ -246,7 +250,12 @@ mod tests {
                 let found = inspect(&config).expect("an inspection");
                 let (counts, memory) =
                     forecast(&model, method, lora.as_ref(), 2, [4, 32]).expect("a forecast");
-                assert_eq!((counts, memory), (found.parameters, found.memory), "{method} of {}", folder.display());
+                assert_eq!(
+                    (counts, memory),
+                    (found.parameters, found.memory),
+                    "{method} of {}",
+                    folder.display()
+                );
             }
         }
     }

@@ -67,5 +67,5 @@ pub use predict::{PredictConfig, PredictInput, PredictionRow, predict};
 pub use progress::{Event, Observer, Silent, StepReport};
 pub use record::{Best, Digests, EvaluationRecord, ParameterCounts, RunRecord, Status, Timing};
 pub use schedule::{Schedule, Warmup};
-pub use system::{cpu_name, peak_memory_bytes};
+pub use system::{cpu_name, matrix_rate, peak_memory_bytes};
 pub use train::train;

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 
 use anyhow::{Result, bail};
 use lowburn_lora::Targets;
+use lowburn_trainer::Warmup;
 use serde_json::Value;
 
 use super::{Record, RecordConfig};
@@ -30,10 +31,10 @@ impl Record {
     ///
     /// # Errors
     /// Naming the first thing that differs, what it is and what it should be.
-    pub(crate) fn check(&self, side: Side, model: &str, cell: &Cell, seed: u64) -> Result<()> {
-        let wanted = match side {
-            Side::Ours => None,
-            Side::Peer => Some(PEER_FRAMEWORK),
+    pub(crate) fn check(&self, side: Side, cell: &Cell, seed: u64) -> Result<()> {
+        let (wanted, model) = match side {
+            Side::Ours => (None, cell.model.as_str()),
+            Side::Peer => (Some(PEER_FRAMEWORK), cell.short_model()),
         };
         let config = &self.config;
         let (lora, targets) = adapter(cell);
@@ -51,18 +52,23 @@ impl Record {
         }
         differ("lr", config.lr, cell.lr)?;
         differ("epochs", config.epochs, cell.epochs)?;
-        differ("batch_size", config.batch_size, cell.batch_size)?;
-        differ("accumulate", config.accumulate, cell.accumulate)?;
+        let batch = config.batch_size * config.accumulate;
+        differ("batch_size x accumulate", batch, cell.batch_size)?;
         differ("weight_decay", config.weight_decay, cell.weight_decay)?;
-        differ("warmup_ratio", config.ratio(), Some(cell.warmup_ratio))?;
+        differ("warmup", config.warmup(), Some(cell.warmup))?;
         differ("max_length", config.max_length, cell.max_length)?;
         differ(
             "group_by_length",
             config.group_by_length,
             cell.group_by_length,
         )?;
-        differ("train_rows", config.train_rows, None)?;
-        differ("max_steps", config.max_steps, None)?;
+        differ("head_dropout", config.head_dropout, cell.head_dropout)?;
+        if matches!(cell.approach, Approach::Lora { .. }) {
+            let started = !self.digests.init_adapter.is_empty();
+            differ("a start from an adapter", started, cell.from_mnli)?;
+        }
+        differ("train_rows", config.train_rows, cell.train_rows)?;
+        differ("max_steps", config.max_steps, cell.max_steps)?;
         differ("eval_every", config.eval_every, cell.eval_every)?;
         differ("seed", config.seed, seed)
     }
@@ -105,9 +111,13 @@ impl RecordConfig {
         Some(names.map(str::to_owned).collect())
     }
 
-    /// Share of the steps that warm up, as either side writes it.
-    fn ratio(&self) -> Option<f64> {
-        self.warmup["ratio"].as_f64().or(self.warmup_ratio)
+    /// The warm-up, as either side writes it.
+    fn warmup(&self) -> Option<Warmup> {
+        let ratio = self.warmup["ratio"].as_f64().or(self.warmup_ratio);
+        let steps = || self.warmup["steps"].as_u64().or(self.warmup_steps);
+        ratio
+            .map(Warmup::Ratio)
+            .or_else(|| steps().map(Warmup::Steps))
     }
 }
 
@@ -120,6 +130,7 @@ fn adapter(cell: &Cell) -> (Option<LoraSizes>, Option<BTreeSet<String>>) {
         alpha,
         targets,
         dropout,
+        ..
     } = &cell.approach
     else {
         return (None, None);

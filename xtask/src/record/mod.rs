@@ -81,14 +81,18 @@ pub(crate) struct RecordConfig {
     pub(crate) warmup: Value,
     /// The peer's.
     pub(crate) warmup_ratio: Option<f64>,
+    /// The peer's; its number of steps where a ratio was asked for.
+    pub(crate) warmup_steps: Option<u64>,
+    /// Dropout of the head, where it is not the checkpoint's.
+    pub(crate) head_dropout: Option<f64>,
     /// Tokens of a row.
     pub(crate) max_length: usize,
     /// Batches of like length, which the peer never makes.
     #[serde(default)]
     pub(crate) group_by_length: bool,
-    /// Only so many training rows, which no grid asks for.
+    /// Only so many training rows.
     pub(crate) train_rows: Option<usize>,
-    /// Only so many steps, which no grid asks for.
+    /// Only so many steps.
     pub(crate) max_steps: Option<u64>,
     /// When the dev set was evaluated; the peer's first records do not say.
     #[serde(default = "after_epochs")]
@@ -108,6 +112,9 @@ pub(crate) struct FileDigests {
     pub(crate) model: BTreeMap<String, String>,
     /// Of the training and evaluation rows.
     pub(crate) data: BTreeMap<String, String>,
+    /// Of the adapter that the run started from.
+    #[serde(default)]
+    pub(crate) init_adapter: BTreeMap<String, String>,
 }
 
 /// The adapter.

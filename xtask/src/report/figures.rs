@@ -113,7 +113,7 @@ pub(super) fn note(results: &Results) -> String {
     let count = results.grid.seeds.len();
     format!(
         "{}, {count} seed{}",
-        results.grid.model,
+        results.grid.models().join(", "),
         if count == 1 { "" } else { "s" }
     )
 }

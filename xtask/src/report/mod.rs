@@ -9,6 +9,7 @@ mod figures;
 mod markers;
 mod page;
 mod peer;
+mod published;
 mod stats;
 mod table;
 mod words;
@@ -20,7 +21,7 @@ use anyhow::{Context, Result, bail};
 
 pub(crate) use markers::replace as replace_part;
 pub(crate) use stats::Summary;
-pub(crate) use table::{Align, Table, bytes};
+pub(crate) use table::{Align, Table, bytes, duration};
 
 use crate::grid::Grid;
 use crate::results::{Results, strays};
@@ -108,14 +109,28 @@ pub(crate) fn check(grid: &Grid, folder: &Path) -> Result<()> {
 
 /// All files that a grid's records decide, whole.
 fn rendered(results: &Results, folder: &Path) -> Result<Vec<(PathBuf, String)>> {
-    let figures = figures::render(results)?;
-    let names: Vec<&str> = figures.iter().map(|(name, _)| *name).collect();
-    let mut files = vec![(folder.join("README.md"), page::page(results, &names))];
-    files.extend(
-        figures
-            .into_iter()
-            .map(|(name, svg)| (folder.join(name), svg)),
-    );
+    let mut files = Vec::new();
+    let mut parts = Vec::new();
+    let models = results.grid.models();
+    for model in &models {
+        let part = results.of_model(model);
+        // With several models each has its figures, under names that begin with the model's.
+        let prefix = match (models.len(), part.cells.first()) {
+            (2.., Some(cell)) => format!("{}-", cell.cell.short_model()),
+            _ => String::new(),
+        };
+        let mut names = Vec::new();
+        for (name, svg) in figures::render(&part)? {
+            let name = format!("{prefix}{name}");
+            files.push((folder.join(&name), svg));
+            names.push(name);
+        }
+        parts.push(page::Part {
+            results: part,
+            figures: names,
+        });
+    }
+    files.insert(0, (folder.join("README.md"), page::page(results, &parts)));
     if folder == workspace::results(&results.grid.name) {
         files.extend(readme(results)?);
     }

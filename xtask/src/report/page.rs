@@ -6,6 +6,7 @@ use lowburn::grouped;
 use lowburn_glue::Task;
 
 use super::peer;
+use super::published;
 use super::stats::Summary;
 use super::table::{Align, Table, bytes, duration};
 use super::words;
@@ -16,8 +17,16 @@ use crate::results::{CellResults, Results};
 /// In the place of what no run has given yet.
 pub(super) const MISSING: &str = "missing";
 
+/// One model's part of a page.
+pub(crate) struct Part {
+    /// Its records.
+    pub(crate) results: Results,
+    /// Names of its figures.
+    pub(crate) figures: Vec<String>,
+}
+
 /// The whole of `results/<grid>/README.md`.
-pub(crate) fn page(results: &Results, figures: &[&str]) -> String {
+pub(crate) fn page(results: &Results, parts: &[Part]) -> String {
     let grid = &results.grid;
     let mut text = format!("# {}\n\n{}\n\n", grid.title, grid.about);
     text += &format!(
@@ -26,6 +35,21 @@ pub(crate) fn page(results: &Results, figures: &[&str]) -> String {
         command(results),
         provenance(results)
     );
+    text += &published::section(results);
+    for part in parts {
+        text += &of_one_model(part, parts.len() > 1);
+    }
+    text
+}
+
+/// Tables and figures of one model, under its name where there are several.
+fn of_one_model(part: &Part, named: bool) -> String {
+    let Part { results, figures } = part;
+    let mut text = String::new();
+    if named {
+        let model = results.grid.models().join(", ");
+        text += &format!("\n# {model}\n\n{}\n", provenance(results));
+    }
     text += "\n## Best score by task and method\n\n";
     text += "Mean and standard deviation over seeds of each run's best score on the dev set, in points; \
              `vs full` is the difference of the means.\n\n";
@@ -45,7 +69,7 @@ pub(crate) fn page(results: &Results, figures: &[&str]) -> String {
 }
 
 fn command(results: &Results) -> String {
-    if results.grid.model == "mini" {
+    if results.grid.models() == ["mini"] {
         return format!("cargo xtask reproduce {}", results.grid.name);
     }
     format!(
@@ -54,8 +78,18 @@ fn command(results: &Results) -> String {
     )
 }
 
+/// The figures of a model.
+const KINDS: [&str; 5] = [
+    "methods.svg",
+    "curves.svg",
+    "peer.svg",
+    "parameters.svg",
+    "ranks.svg",
+];
+
 fn caption(name: &str) -> &'static str {
-    match name {
+    let kind = KINDS.iter().find(|kind| name.ends_with(*kind));
+    match kind.copied().unwrap_or_default() {
         "methods.svg" => "Best score of every seed by method, one panel a task",
         "curves.svg" => "Score at every evaluation by method, one panel a task",
         "peer.svg" => {

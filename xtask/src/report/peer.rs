@@ -121,7 +121,6 @@ mod tests {
         lr = 1e-3
         epochs = 2
         batch_size = 16
-        accumulate = 1
         weight_decay = 0.1
         warmup_ratio = 0.06
         max_length = 128
@@ -265,7 +264,7 @@ mod tests {
         let cases: [(&str, Value, &str); 8] = [
             ("/framework", Value::Null, "framework None"),
             ("/config/model", "other".into(), "model \"other\""),
-            ("/config/warmup_ratio", json!(0.1), "warmup_ratio"),
+            ("/config/warmup_ratio", json!(0.1), "warmup"),
             ("/config/lora/dropout", json!(0.1), "dropout"),
             ("/config/lora/targets", json!(["query"]), "targets"),
             ("/config/epochs", 3.into(), "epochs 3, the grid says 2"),

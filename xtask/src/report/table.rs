@@ -81,14 +81,16 @@ impl Table {
     }
 }
 
-/// Seconds as `42 s` or `7.5 min`.
+/// Seconds as `42 s`, `7.5 min`, `2.5 h` or `10 days`.
 pub(crate) fn duration(seconds: f64) -> String {
     if seconds < 100.0 {
         format!("{seconds:.0} s")
     } else if seconds < 6000.0 {
         format!("{:.1} min", seconds / 60.0)
-    } else {
+    } else if seconds < 100.0 * 3600.0 {
         format!("{:.1} h", seconds / 3600.0)
+    } else {
+        format!("{:.0} days", seconds / 86400.0)
     }
 }
 
@@ -121,6 +123,8 @@ mod tests {
     fn numbers_are_written_for_people() {
         assert_eq!(duration(41.6), "42 s");
         assert_eq!(duration(450.0), "7.5 min");
+        assert_eq!(duration(9000.0), "2.5 h");
+        assert_eq!(duration(864_000.0), "10 days");
         assert_eq!(bytes(310_400_000), "310 MB");
         assert_eq!(bytes(4_212_000_000), "4.21 GB");
     }

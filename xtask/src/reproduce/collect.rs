@@ -41,6 +41,7 @@ pub(crate) enum Timing {
 /// When a file cannot be read or written.
 pub(crate) fn collect(run: &Run, data: &str, results: &Path, timing: Timing) -> Result<Agreement> {
     let target = record_folder(results, &run.name);
+    let digest = run.digest.as_deref().unwrap_or_default();
     let read = |path: &Path| {
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
     };
@@ -50,13 +51,13 @@ pub(crate) fn collect(run: &Run, data: &str, results: &Path, timing: Timing) -> 
     let shared = match timing {
         Timing::Alone => false,
         Timing::Shared => true,
-        Timing::AsBefore => was_shared(&target, &run.digest),
+        Timing::AsBefore => was_shared(&target, digest),
     };
     if let Some(fields) = record.as_object_mut().filter(|_| shared) {
         fields.insert("timing_valid".to_owned(), Value::Bool(false));
     }
     let log = read(&run.folder.join("log.jsonl"))?;
-    let agreement = compare(&target, &run.digest, &log);
+    let agreement = compare(&target, digest, &log);
     workspace::write(&target.join("log.jsonl"), &log)?;
     workspace::write(
         &target.join("run.json"),

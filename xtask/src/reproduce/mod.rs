@@ -7,30 +7,32 @@
 
 mod board;
 mod collect;
+mod inputs;
+mod outline;
+mod queue;
 mod runs;
 mod worker;
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::grid::Grid;
 use crate::report;
-use crate::report::{Align, Table};
 use crate::workspace;
 use board::Board;
 use collect::{Agreement, Timing, collect};
-use runs::{Run, Todo, plan, skip_recorded};
+use queue::{Next, Queue};
+use runs::{Machine, Run, Todo, plan, skip_recorded};
 
-pub(crate) use runs::Inputs;
+pub(crate) use inputs::{Inputs, Places};
 pub(crate) use worker::work;
 
 /// Arguments of `cargo xtask reproduce`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReproduceArgs {
-    /// Grid to run: mini, minilm, minilm-deberta, or a .toml file
+    /// Grid to run: mini, minilm, minilm-deberta, authors, paper, student, or a .toml file
     #[arg(default_value = "mini")]
     grid: String,
     /// Folder that holds the grid's checkpoint as a folder (not needed for mini and what is on the hub)
@@ -42,7 +44,14 @@ pub(crate) struct ReproduceArgs {
     /// Only runs whose name holds this text, such as `rte-lora`; may be given again
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
-    /// Say what would be run, and stop
+    /// Other seeds than the grid's, such as 0,1,2
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    seeds: Vec<u64>,
+    /// Replace a key of every recipe, such as epochs=1; may be given again. The results are then no longer the grid's:
+    /// they go to target/lowburn/GRID+KEY=VALUE/results unless --output says otherwise
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Say what would be run, with an estimate of time and memory, and stop; nothing is fetched
     #[arg(long)]
     dry_run: bool,
     /// Do not train a run whose finished record, with the same digest, is in the results folder already
@@ -58,6 +67,10 @@ pub(crate) struct ReproduceArgs {
     /// Threads of each run [default: the cores divided by --jobs]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Rows of a forward pass at most; what a recipe's batch has more is accumulated [default: as many as the free
+    /// memory allows]
+    #[arg(long, value_name = "N")]
+    micro_batch: Option<usize>,
     /// The machine does other work meanwhile: mark the times of these runs as not comparable
     #[arg(long)]
     shared_machine: bool,
@@ -79,31 +92,59 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
         "--jobs is {}: give 1 or more",
         args.jobs
     );
-    let grid = Grid::load(&args.grid)?;
-    let inputs = Inputs::find(&grid, args.models.as_deref(), args.data.as_deref())?;
-    let work = args
-        .work
-        .clone()
-        .unwrap_or_else(|| workspace::target().join("lowburn").join(&grid.name));
-    let results = args
-        .output
-        .clone()
-        .unwrap_or_else(|| workspace::results(&grid.name));
+    ensure!(
+        args.micro_batch != Some(0),
+        "--micro-batch is 0: give 1 or more"
+    );
+    let mut grid = Grid::load_with(&args.grid, &args.set)?;
+    if !args.seeds.is_empty() {
+        grid.set_seeds(args.seeds.clone()).context("--seeds")?;
+    }
+    let whole = || workspace::target().join("lowburn").join(&grid.name);
+    let work = args.work.clone().unwrap_or_else(whole);
+    let results = args.output.clone().unwrap_or_else(|| {
+        if args.set.is_empty() {
+            workspace::results(&grid.name)
+        } else {
+            whole().join("results")
+        }
+    });
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = args.threads.unwrap_or((cores / args.jobs).max(1));
-    let mut runs = plan(&grid, &inputs, &work, &args.filter, threads)?;
+    let machine = Machine {
+        jobs: args.jobs,
+        threads: args.threads.unwrap_or((cores / args.jobs).max(1)),
+        micro_batch: args.micro_batch,
+    };
+    let places = Places {
+        models: args.models.as_deref(),
+        data: args.data.as_deref(),
+        fetch: !args.dry_run,
+    };
+    // Whatever is wrong with a filter or a recipe is said before anything is fetched.
+    let chosen = outline::chosen(&grid, &args.filter)?;
+    let inputs = Inputs::find(&chosen, places)?;
+    if args.dry_run {
+        let asked = outline::Asked {
+            work: &work,
+            results: &results,
+            filters: &args.filter,
+            machine,
+            skip_recorded: args.skip_recorded,
+        };
+        let (table, sum) = outline::dry_run(&chosen, &inputs, asked)?;
+        print!("{table}");
+        eprintln!("{sum}");
+        return Ok(());
+    }
+    let mut runs = plan(&grid, &inputs, &work, &args.filter, machine)?;
     if args.skip_recorded {
         skip_recorded(&mut runs, &results);
-    }
-    if args.dry_run {
-        print!("{}", dry_run(&runs));
-        return Ok(());
     }
     let training = Training {
         grid: &grid,
         results: &results,
         jobs: args.jobs,
-        threads,
+        threads: machine.threads,
         timing: if args.shared_machine {
             Timing::Shared
         } else {
@@ -123,23 +164,6 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn dry_run(runs: &[Run]) -> String {
-    let columns = ["Run", "lr", "Epochs", "Batch", "Length", "Digest", "State"];
-    let mut table = Table::new(columns.map(|name| (name, Align::Left)));
-    for run in runs {
-        table.row([
-            run.name.clone(),
-            run.config.lr.to_string(),
-            run.config.epochs.to_string(),
-            (run.config.batch_size * run.config.accumulate).to_string(),
-            run.config.max_length.to_string(),
-            run.digest.chars().take(12).collect(),
-            run.todo.word().to_owned(),
-        ]);
-    }
-    table.markdown()
 }
 
 /// How runs are trained and where their records go.
@@ -168,13 +192,24 @@ fn train_all(runs: &[Run], training: &Training<'_>) -> Result<(Vec<String>, Vec<
     }
     let trained = todo.len();
     let board = Board::new(runs.len(), runs.len() - trained);
-    let queue: Mutex<VecDeque<&Run>> = Mutex::new(todo.into());
+    let queue = Queue::new(todo.into_iter().cloned().collect());
     let outcomes: Mutex<Vec<(String, Result<Agreement>)>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..training.jobs {
             scope.spawn(|| {
-                while let Some(run) = next(&queue) {
-                    let outcome = one(run, training, &board);
+                while let Some(next) = queue.next() {
+                    let (run, outcome) = match next {
+                        Next::Train(mut run) => {
+                            let outcome = one(&mut run, training, &board);
+                            (run, outcome)
+                        }
+                        Next::Hopeless(run) => {
+                            let start = run.parent.as_ref().map(|parent| parent.name.as_str());
+                            let start = start.unwrap_or_default().to_owned();
+                            (run, Err(anyhow!("{start}, which it starts from, failed")))
+                        }
+                    };
+                    queue.over(&run.name, outcome.is_ok());
                     if let Err(error) = &outcome {
                         board.say(&format!(
                             "{} failed: {}",
@@ -211,14 +246,10 @@ fn train_all(runs: &[Run], training: &Training<'_>) -> Result<(Vec<String>, Vec<
     Ok((failed, agreements))
 }
 
-fn next<'a>(queue: &Mutex<VecDeque<&'a Run>>) -> Option<&'a Run> {
-    queue
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .pop_front()
-}
-
-fn one(run: &Run, training: &Training<'_>, board: &Board) -> Result<Agreement> {
+fn one(run: &mut Run, training: &Training<'_>, board: &Board) -> Result<Agreement> {
+    if run.todo == Todo::Waits {
+        run.settle()?;
+    }
     if run.todo == Todo::Replace {
         board.say(&format!(
             "{}: its configuration or its inputs changed; it is trained again",

@@ -4,77 +4,80 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use lowburn_lora::LoraConfig;
-use lowburn_trainer::{DeviceName, Method, RunConfig, RunRecord, Start, Status, Warmup, digest};
+use lowburn_trainer::{
+    DeviceName, Method, RunConfig, RunRecord, Start, Status, digest, kept_folder,
+};
 
+use super::inputs::Inputs;
+use crate::estimate::{Shape, free_memory, micro_batch};
 use crate::grid::{Approach, Cell, Grid};
 use crate::record::Record;
 use crate::results::record_folder;
-use crate::workspace;
-
-/// The model's and the data's folder of a grid.
-#[derive(Debug, Clone)]
-pub(crate) struct Inputs {
-    /// The checkpoint.
-    pub(crate) model: PathBuf,
-    /// One folder a task.
-    pub(crate) data: PathBuf,
-}
-
-impl Inputs {
-    /// Finds what a grid names: the embedded `mini` assets, folders that the user gave, or what is on the hub, which is
-    /// fetched as far as it is not in the cache.
-    ///
-    /// # Errors
-    /// When it is none of these, or does not hold what it should.
-    pub(crate) fn find(grid: &Grid, models: Option<&Path>, data: Option<&Path>) -> Result<Self> {
-        let unpacked =
-            || lowburn_hub::unpack_mini(&workspace::target().join("lowburn").join("assets"));
-        let model = if grid.model == lowburn_hub::MINI {
-            unpacked()?.model
-        } else {
-            let below = models.map(|models| models.join(&grid.model));
-            let folder = below.filter(|folder| folder.is_dir());
-            let argument = folder.map(|folder| folder.to_string_lossy().into_owned());
-            let argument = argument.as_ref().unwrap_or(&grid.model);
-            let found = lowburn::model(argument, false).with_context(|| {
-                format!(
-                    "the grid {} needs the checkpoint {}: give the folder that holds it with --models, or check its \
-                     name on the hub",
-                    grid.name, grid.model
-                )
-            });
-            found?.path
-        };
-        let data = if grid.data == lowburn_hub::MINI {
-            unpacked()?.data
-        } else {
-            let argument = data.map(|data| data.to_string_lossy().into_owned());
-            let argument = argument.as_ref().unwrap_or(&grid.data);
-            let found = lowburn::training_data(argument, &grid.tasks(), false).with_context(|| {
-                format!(
-                    "the grid {} needs the data {}: give its folder, with one folder a task, with --data",
-                    grid.name, grid.data
-                )
-            });
-            found?.path
-        };
-        Ok(Self { model, data })
-    }
-}
 
 /// One run to be done, or done.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
     /// `mrpc-lora-r8-seed0`.
     pub(crate) name: String,
-    /// What to train.
+    /// What to train, as far as it can be said yet: what another run must leave first is not in it.
     pub(crate) config: RunConfig,
-    /// The run's identity.
-    pub(crate) digest: String,
+    /// The run's identity; `None` while another run must be done first.
+    pub(crate) digest: Option<String>,
     /// Its folder: adapter, logs and state.
     pub(crate) folder: PathBuf,
+    /// The run that it starts from.
+    pub(crate) parent: Option<Parent>,
     /// What there is to do.
     pub(crate) todo: Todo,
+}
+
+/// A run that another starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parent {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its folder.
+    pub(crate) folder: PathBuf,
+}
+
+impl Run {
+    /// Settles what to train now that the run it starts from is done: what that one left becomes the start, LoRA factors
+    /// and head, or the whole checkpoint.
+    ///
+    /// # Errors
+    /// When what was left does not fit the recipe.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        if let Some(parent) = &self.parent {
+            let left = parent.folder.join(kept_folder(self.config.method));
+            match self.config.method {
+                Method::Full => self.config.model = left,
+                _ => self.config.init_adapter = Some(left),
+            }
+        }
+        let checked = self.config.clone().check();
+        let checked = checked.with_context(|| format!("in the run {}", self.name))?;
+        let found = digest(&checked).with_context(|| format!("in the run {}", self.name))?;
+        self.config = checked.config().clone();
+        self.todo = look(&self.folder, &found);
+        self.digest = Some(found);
+        Ok(())
+    }
+
+    /// Whether it is finished in the work folder.
+    fn is_finished(&self) -> bool {
+        self.todo == Todo::Nothing
+    }
+}
+
+/// How the runs of a grid share the machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Machine {
+    /// Runs at a time.
+    pub(crate) jobs: usize,
+    /// Threads of each.
+    pub(crate) threads: usize,
+    /// Rows of a forward pass at most; `None`: as many as fit the memory.
+    pub(crate) micro_batch: Option<usize>,
 }
 
 /// What the work folder says about a run, or the records do.
@@ -90,6 +93,8 @@ pub(crate) enum Todo {
     Train,
     /// Another configuration or other inputs lie there, or something unreadable.
     Replace,
+    /// The run that it starts from must be done first.
+    Waits,
 }
 
 impl Todo {
@@ -97,7 +102,7 @@ impl Todo {
     pub(crate) fn start(&self) -> Start {
         match self {
             Todo::Train | Todo::Replace => Start::Overwrite,
-            Todo::Nothing | Todo::Recorded | Todo::Continue => Start::Resume,
+            Todo::Nothing | Todo::Recorded | Todo::Continue | Todo::Waits => Start::Resume,
         }
     }
 
@@ -109,12 +114,13 @@ impl Todo {
             Todo::Continue => "goes on",
             Todo::Train => "to do",
             Todo::Replace => "again, something in it changed",
+            Todo::Waits => "after its start",
         }
     }
 }
 
 /// All runs of a grid whose names hold one of the filters (all for none), seed by seed, so that every cell has its
-/// first number early.
+/// first number early, and the runs that they start from before them.
 ///
 /// # Errors
 /// For the first recipe that cannot be trained, and when no run matches.
@@ -123,30 +129,35 @@ pub(crate) fn plan(
     inputs: &Inputs,
     work: &Path,
     filters: &[String],
-    threads: usize,
+    machine: Machine,
 ) -> Result<Vec<Run>> {
-    let mut runs = Vec::new();
+    let wanted = |name: &str| {
+        filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
+    };
+    let mut runs: Vec<Run> = Vec::new();
     for &seed in &grid.seeds {
-        for cell in &grid.cells {
+        let chosen = grid
+            .cells
+            .iter()
+            .filter(|cell| wanted(&cell.run_name(seed)));
+        for cell in chosen.flat_map(|cell| grid.start_of(cell).into_iter().chain([cell])) {
             let name = cell.run_name(seed);
-            if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
+            if runs.iter().any(|run| run.name == name) {
                 continue;
             }
-            let config = run_config(grid, cell, seed, inputs, threads)
-                .with_context(|| format!("in the run {name}"))?;
-            let checked = config
-                .check()
-                .with_context(|| format!("in the run {name}"))?;
-            let digest = digest(&checked).with_context(|| format!("in the run {name}"))?;
-            let folder = work.join(&name);
-            let todo = look(&folder, &digest);
-            runs.push(Run {
-                name,
-                config: checked.config().clone(),
-                digest,
-                folder,
-                todo,
+            let parent = grid.start_of(cell).map(|start| {
+                let name = start.run_name(seed);
+                let folder = work.join(&name);
+                Parent { name, folder }
             });
+            let run = one(cell, seed, inputs, work.join(&name), parent, machine);
+            let mut run = run.with_context(|| format!("in the run {name}"))?;
+            let parent = run.parent.as_ref().map(|parent| &parent.name);
+            let parent = parent.and_then(|name| runs.iter().find(|run| run.name == *name));
+            if parent.is_none_or(Run::is_finished) {
+                run.settle()?;
+            }
+            runs.push(run);
         }
     }
     if runs.is_empty() {
@@ -157,6 +168,49 @@ pub(crate) fn plan(
         );
     }
     Ok(runs)
+}
+
+/// A run whose recipe is checked, apart from what another run must leave first.
+fn one(
+    cell: &Cell,
+    seed: u64,
+    inputs: &Inputs,
+    folder: PathBuf,
+    parent: Option<Parent>,
+    machine: Machine,
+) -> Result<Run> {
+    let model = inputs.model(&cell.model).context("its model is not here")?;
+    let data = inputs.data.as_deref().context("its data is not here")?;
+    let mut config = run_config(cell, seed, model, data)?;
+    config.threads = Some(machine.threads);
+    config.batch_size = rows_at_once(cell, &config, machine)?;
+    config.accumulate = cell.batch_size / config.batch_size;
+    config.clone().check()?;
+    Ok(Run {
+        name: cell.run_name(seed),
+        config,
+        digest: None,
+        folder,
+        parent,
+        todo: Todo::Waits,
+    })
+}
+
+/// Rows of a forward pass: a divisor of the recipe's batch, as large as was allowed or as the memory allows.
+fn rows_at_once(cell: &Cell, config: &RunConfig, machine: Machine) -> Result<usize> {
+    let batch = cell.batch_size.max(1);
+    if let Some(most) = machine.micro_batch {
+        let divisors = (1..=batch.min(most)).rev();
+        return Ok(divisors
+            .into_iter()
+            .find(|rows| batch.is_multiple_of(*rows))
+            .unwrap_or(1));
+    }
+    let free = free_memory().map(|bytes| bytes / 10 * 8 / machine.jobs.max(1) as u64);
+    let (Some(free), Some(shape)) = (free, Shape::of(cell, Some(&config.model))?) else {
+        return Ok(batch);
+    };
+    micro_batch(&shape, cell, config.method, config.lora.as_ref(), free)
 }
 
 /// What a run's folder says, for the run of this digest.
@@ -175,11 +229,21 @@ pub(crate) fn look(folder: &Path, digest: &str) -> Todo {
 /// Lets finished records count: a run whose digest one of them has is not to be done, here or anywhere.
 ///
 /// The digest holds the whole recipe, every input file and the format of digests, so a record of another recipe, of
-/// other inputs or of an older format never counts.
+/// other inputs or of an older format never counts. Nor does the record of a run that another one still has to start from:
+/// a record holds no parameters.
 pub(crate) fn skip_recorded(runs: &mut [Run], results: &Path) {
+    let needed: Vec<String> = runs
+        .iter()
+        .filter(|run| !run.is_finished())
+        .filter_map(|run| run.parent.as_ref().map(|parent| parent.name.clone()))
+        .collect();
     for run in runs {
         let record = record_folder(results, &run.name);
-        if run.todo != Todo::Nothing && is_recorded(&record, &run.digest) {
+        let recorded = run
+            .digest
+            .as_deref()
+            .is_some_and(|digest| is_recorded(&record, digest));
+        if run.todo != Todo::Nothing && recorded && !needed.contains(&run.name) {
             run.todo = Todo::Recorded;
         }
     }
@@ -193,56 +257,68 @@ fn is_recorded(folder: &Path, digest: &str) -> bool {
     same && folder.join("log.jsonl").is_file()
 }
 
-fn run_config(
-    grid: &Grid,
-    cell: &Cell,
-    seed: u64,
-    inputs: &Inputs,
-    threads: usize,
-) -> Result<RunConfig> {
-    let (method, lora) = match &cell.approach {
+/// The method of a cell, and its adapter.
+///
+/// # Errors
+/// When the targets are no targets.
+pub(crate) fn method(cell: &Cell) -> Result<(Method, Option<LoraConfig>)> {
+    let Approach::Lora {
+        rank,
+        alpha,
+        targets,
+        dropout,
+        init,
+        ..
+    } = &cell.approach
+    else {
+        let method = match &cell.approach {
+            Approach::Full => Method::Full,
+            Approach::Bitfit => Method::Bitfit,
+            _ => Method::Head,
+        };
+        return Ok((method, None));
+    };
+    let lora = LoraConfig::new(*rank, *alpha, targets.parse()?);
+    let lora = LoraConfig {
+        dropout: *dropout,
+        init: *init,
+        ..lora
+    };
+    Ok((Method::Lora, Some(lora)))
+}
+
+fn run_config(cell: &Cell, seed: u64, model: &Path, data: &Path) -> Result<RunConfig> {
+    let (method, lora) = method(cell)?;
+    let position_branch = match &cell.approach {
         Approach::Lora {
-            rank,
-            alpha,
-            targets,
-            dropout,
-        } => {
-            let lora = LoraConfig::new(*rank, *alpha, targets.parse()?);
-            (
-                Method::Lora,
-                Some(LoraConfig {
-                    dropout: *dropout,
-                    ..lora
-                }),
-            )
-        }
-        Approach::Full => (Method::Full, None),
-        Approach::Head => (Method::Head, None),
-        Approach::Bitfit => (Method::Bitfit, None),
+            position_branch, ..
+        } => *position_branch,
+        _ => None,
     };
     Ok(RunConfig {
-        model: inputs.model.clone(),
-        model_name: grid.model.clone(),
+        model: model.to_owned(),
+        model_name: cell.model.clone(),
         task: cell.task,
-        data_dir: inputs.data.clone(),
+        data_dir: data.to_owned(),
         method,
         lora,
-        position_branch: None,
+        position_branch,
         init_adapter: None,
         epochs: cell.epochs,
         batch_size: cell.batch_size,
-        accumulate: cell.accumulate,
+        accumulate: 1,
         lr: cell.lr,
         weight_decay: cell.weight_decay,
-        warmup: Warmup::Ratio(cell.warmup_ratio),
+        warmup: cell.warmup,
         max_length: cell.max_length,
         seed,
+        head_dropout: cell.head_dropout,
         shuffle: true,
         group_by_length: cell.group_by_length,
-        train_rows: None,
-        max_steps: None,
+        train_rows: cell.train_rows,
+        max_steps: cell.max_steps,
         eval_every: cell.eval_every,
         device: DeviceName::Flex,
-        threads: Some(threads),
+        threads: None,
     })
 }

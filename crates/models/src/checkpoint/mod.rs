@@ -4,7 +4,6 @@
 //! mean one tensor. Only descriptions are read at first; numbers are read from the file when they
 //! are asked for, and no more than one tensor of them is held.
 
-mod bounds;
 mod folder;
 mod numbers;
 mod pytorch;

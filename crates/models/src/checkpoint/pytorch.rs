@@ -3,7 +3,7 @@
 //! The pickle is interpreted by `pytorch-reader`, which knows tensors and dictionaries and calls
 //! nothing: whatever else a pickle asks for is a value without meaning. What a tensor claims is
 //! checked against its storage there, and numbers are read when they are asked for. What it does not bound is
-//! checked before, in [`bounds`]. Accepted is what
+//! checked before, by [`torch_file_problem`]. Accepted is what
 //! `torch.save(model.state_dict(), file)` writes, in the zip form or the older one: a dictionary of
 //! tensors and nothing else, as transformers wants it.
 
@@ -12,13 +12,13 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use lowburn_lora::FileDtype;
+use lowburn_lora::{FileDtype, torch_file_problem};
 use pytorch_reader::{
     DType, FileFormat, PickleError, PickleValue, PytorchError, PytorchReader, Tensor,
 };
 
 use super::numbers::{Numbers, append};
-use super::{AGAIN, Described, bounds, wrong};
+use super::{AGAIN, Described, wrong};
 use crate::ModelError;
 
 /// Versions of the modules: an attribute of the dictionary that `state_dict()` gives, which the
@@ -33,7 +33,11 @@ impl PytorchFile {
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<Described>), ModelError> {
         // Opened here first, so that a file that may not be read is not called damaged.
         let file = File::open(path).map_err(ModelError::io(path, "opening the weights"))?;
-        bounds::check(path, &file)?;
+        let problem =
+            torch_file_problem(&file).map_err(ModelError::io(path, "reading the weights"))?;
+        if let Some(problem) = problem {
+            return Err(wrong(path, problem));
+        }
         let reader = PytorchReader::new(path).map_err(|error| unreadable(path, &error))?;
         match reader.metadata().format_type {
             FileFormat::Zip | FileFormat::Legacy => {}

@@ -14,10 +14,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
 
-use super::{AGAIN, wrong};
-use crate::ModelError;
+/// What to do about a damaged file.
+const AGAIN: &str = "the file is truncated or damaged, get it again";
 
 /// Most bytes of pickle, and of a zip directory. DeBERTa-v2's largest checkpoint has some 100 kB of either.
 const MOST: u64 = 2 << 20;
@@ -29,16 +28,13 @@ const ANEW: &str = "load it with torch and save its state_dict again";
 const END: u64 = 22;
 const WIDE_END: u64 = 56 + 20;
 
-/// Refuses a file that would cost more memory than its tensors do.
-pub(super) fn check(path: &Path, file: &File) -> Result<(), ModelError> {
-    match problem(file).map_err(ModelError::io(path, "reading the weights"))? {
-        Some(problem) => Err(wrong(path, problem)),
-        None => Ok(()),
-    }
-}
-
-/// What is wrong with a file. One that is not in a form that the reader knows is left to the reader.
-fn problem(file: &File) -> io::Result<Option<String>> {
+/// Why a file written by `torch.save` would cost more memory than its tensors do, and the way out; `None` where nothing
+/// is wrong. To be asked before `pytorch-reader` opens it. A file that is not in a form that the reader knows is left to
+/// the reader.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn torch_file_problem(file: &File) -> io::Result<Option<String>> {
     let head = part(file, 0, 262)?;
     if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
         return archive(file);
