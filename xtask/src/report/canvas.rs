@@ -315,12 +315,18 @@ fn nice_range(values: &[f64]) -> (f64, f64, f64) {
         return (0.0, 100.0, 20.0);
     }
     let span = (high - low).max(1.0);
-    let step = [0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0]
-        .into_iter()
+    let powers = (-1..6).map(|power| 10_f64.powi(power));
+    let step = powers
+        .flat_map(|power| [power, 2.0 * power, 5.0 * power])
+        .filter(|step| *step > 0.15)
         .find(|step| span / step <= 6.0)
-        .unwrap_or(50.0);
+        .unwrap_or(1e6);
     let round = |value: f64| value * step;
-    let lowest = ((low - span * 0.06) / step).floor();
+    // Nothing that is never negative has an axis that is.
+    let lowest = match low {
+        0.0 => 0.0,
+        low => ((low - span * 0.06) / step).floor(),
+    };
     let highest = ((high + span * 0.06) / step).ceil();
     // Scores end at 100: no axis goes on to 110.
     let top = if high < 100.0 {

@@ -14,6 +14,7 @@ use super::curves;
 use super::stats::Summary;
 use super::words;
 use crate::grid::Approach;
+use crate::record::Record;
 use crate::results::{CellResults, Results};
 
 /// File names and SVG texts of all figures that the records allow.
@@ -32,6 +33,7 @@ pub(crate) fn render(results: &Results) -> Result<Vec<(&'static str, String)>> {
     if ranks(results).len() > 1 {
         figures.push(("ranks.svg", by_rank(results)?));
     }
+    figures.push(("cost.svg", cost(results)?));
     if let Some(svg) = curves::beside_peer(results)? {
         figures.push(("peer.svg", svg));
     }
@@ -291,6 +293,59 @@ fn range_and_mean(
         )?;
     }
     dot(area, axes.at(x, summary.mean), 6, shade.to_rgba())
+}
+
+/// Memory and training time by method, a dot a run; times only where the machine did nothing else.
+fn cost(results: &Results) -> Result<String> {
+    type Read = fn(&Record) -> Option<f64>;
+    let memory: Read = |record| record.peak_memory_bytes.map(|bytes| bytes as f64 / 1e6);
+    let time: Read = |record| {
+        let speed = record.timing.examples_per_second;
+        (record.timing_valid && speed > 0.0).then(|| 1000.0 / speed)
+    };
+    let mut panels = vec![("Peak memory of a run", "MB", memory)];
+    if results.all().any(|record| time(record).is_some()) {
+        panels.push(("Training time of 1000 rows", "seconds", time));
+    }
+    let (approaches, ranks) = (approaches(results), ranks(results));
+    let legend = methods_legend(results, Mark::Dot, |_| true);
+    figure(
+        "Cost by method",
+        &note(results),
+        &legend,
+        panels.len(),
+        |index, area| {
+            let (title, unit, read) = panels[index];
+            let of = |approach: &Approach| -> Vec<f64> {
+                let cells = results
+                    .cells
+                    .iter()
+                    .filter(|cell| cell.cell.approach.slug() == approach.slug());
+                cells
+                    .flat_map(|cell| cell.ours.iter().filter_map(|(_, record)| read(record)))
+                    .collect()
+            };
+            let ticks: Vec<(f64, String)> = approaches
+                .iter()
+                .enumerate()
+                .map(|(place, approach)| (place as f64, approach.label()))
+                .collect();
+            // A cost is read from zero.
+            let values: Vec<f64> = approaches.iter().flat_map(of).chain([0.0]).collect();
+            let range = (-0.6, approaches.len() as f64 - 0.4);
+            let axes = panel(area, title, ("", unit), range, &ticks, &values)?;
+            for (place, approach) in approaches.iter().enumerate() {
+                let (values, shade) = (of(approach), color(approach, &ranks));
+                for value in &values {
+                    dot(area, axes.at(place as f64, *value), 5, shade.mix(0.5))?;
+                }
+                if let Some(summary) = Summary::of(&values) {
+                    mean_bar(area, &axes, place as f64, &summary, shade)?;
+                }
+            }
+            Ok(())
+        },
+    )
 }
 
 /// LoRA's best score by rank; full and head as level lines.

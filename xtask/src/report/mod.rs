@@ -6,6 +6,7 @@
 mod canvas;
 mod curves;
 mod figures;
+mod front;
 mod markers;
 mod page;
 mod peer;
@@ -133,6 +134,8 @@ fn rendered(results: &Results, folder: &Path) -> Result<Vec<(PathBuf, String)>> 
     files.insert(0, (folder.join("README.md"), page::page(results, &parts)));
     if folder == workspace::results(&results.grid.name) {
         files.extend(readme(results)?);
+        let front = workspace::root().join("results").join("README.md");
+        files.push((front, front::page()?));
     }
     Ok(files)
 }

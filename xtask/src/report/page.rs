@@ -79,12 +79,13 @@ fn command(results: &Results) -> String {
 }
 
 /// The figures of a model.
-const KINDS: [&str; 5] = [
+const KINDS: [&str; 6] = [
     "methods.svg",
     "curves.svg",
     "peer.svg",
     "parameters.svg",
     "ranks.svg",
+    "cost.svg",
 ];
 
 fn caption(name: &str) -> &'static str {
@@ -96,6 +97,7 @@ fn caption(name: &str) -> &'static str {
             "Score at every evaluation of lowburn and of PyTorch + PEFT, one panel a task"
         }
         "parameters.svg" => "Best score by number of trained parameters, one panel a task",
+        "cost.svg" => "Peak memory and training time by method, a dot a run",
         "ranks.svg" => "Best score by rank of the adapters, one panel a task",
         _ => "Figure",
     }
