@@ -13,6 +13,7 @@ mod guard;
 mod locate;
 mod progress;
 mod show;
+mod tensorboard;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -26,6 +27,7 @@ pub use guard::{guarded, one_line};
 pub use locate::{data, model, training_data};
 pub use progress::{Progress, Verbosity};
 pub use show::{duration, grouped, pace, score_table};
+pub use tensorboard::TensorBoard;
 
 /// Runs one command line, program name first, and says how it went:
 /// 0 done, 1 failed, 2 not a valid command line.

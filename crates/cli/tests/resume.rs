@@ -175,3 +175,50 @@ fn overwrite_starts_again() {
     assert!(!output.join("adapter").exists());
     assert!(output.join("head").is_dir() && output.join("notes.txt").exists());
 }
+
+/// The events of TensorBoard's files in a run: of each its bytes, from records of length, sum, bytes, sum.
+fn events(output: &Path) -> Vec<Vec<u8>> {
+    let mut files: Vec<_> = fs::read_dir(output.join("tensorboard"))
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    files.sort();
+    let mut events = Vec::new();
+    for file in files {
+        let bytes = fs::read(file).expect("a file");
+        let mut rest = bytes.as_slice();
+        while let Some((length, more)) = rest.split_first_chunk::<8>() {
+            let length = u64::from_le_bytes(*length) as usize;
+            events.push(more[4..4 + length].to_vec());
+            rest = &more[4 + length + 4..];
+        }
+        assert!(rest.is_empty());
+    }
+    events
+}
+
+#[test]
+fn tensorboard_gets_every_step_and_evaluation() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let output = dir.path().join("run");
+    let holds = |event: &[u8], text: &str| {
+        event
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
+    };
+    let log = ("--log", "tensorboard");
+    lowburn(train(&output, &[log])).ok();
+    let found = events(&output);
+    // The version of the format, eight steps, one evaluation.
+    assert_eq!(found.len(), 10);
+    assert!(holds(&found[0], "brain.Event:2"));
+    for tag in ["train/loss", "train/lr", "train/grad_norm"] {
+        assert!(holds(&found[1], tag), "{tag}");
+    }
+    assert!(holds(&found[9], "validation/accuracy"));
+    // The run in the folder is replaced with its curves; the log does not depend on them.
+    let before = fs::read(output.join("log.jsonl")).expect("a log");
+    lowburn(train(&output, &[("--overwrite", "")])).ok();
+    assert!(!output.join("tensorboard").exists());
+    assert_eq!(fs::read(output.join("log.jsonl")).expect("a log"), before);
+}

@@ -38,13 +38,15 @@ pub(crate) enum Claim {
 }
 
 /// All that a run leaves in its folder.
-const ENTRIES: [&str; 7] = [
+const ENTRIES: [&str; 9] = [
     RunRecord::FILE,
     "log.jsonl",
     "timing.jsonl",
     "adapter",
     "head",
+    "bitfit",
     "model",
+    "tensorboard",
     "state",
 ];
 

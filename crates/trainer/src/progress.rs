@@ -11,6 +11,12 @@ pub trait Observer {
     fn event(&mut self, event: &Event<'_>);
 }
 
+impl<O: Observer + ?Sized> Observer for &mut O {
+    fn event(&mut self, event: &Event<'_>) {
+        (**self).event(event);
+    }
+}
+
 /// Hears nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;

@@ -17,7 +17,7 @@ pub use tools::{
     AdapterFormat, ConvertArgs, EvalArgs, InitArgs, InspectArgs, MergeArgs, PredictArgs,
     SubmitArgs, TaskModel,
 };
-pub use train::{LoraArgs, RecipeArgs, TrainArgs};
+pub use train::{LogFormat, LoraArgs, RecipeArgs, TrainArgs};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())

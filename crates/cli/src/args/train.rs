@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args};
+use clap::{ArgGroup, Args, ValueEnum};
 use lowburn_glue::Task;
 use lowburn_lora::{LoraInit, Targets};
 use lowburn_models::{LoraPositionBranch, Method};
@@ -36,6 +36,9 @@ pub struct TrainArgs {
     /// Remove the run in --output and start again
     #[arg(long)]
     pub overwrite: bool,
+    /// Also write the curves in another form: tensorboard puts event files into OUTPUT/tensorboard
+    #[arg(long, value_name = "tensorboard")]
+    pub log: Option<LogFormat>,
     /// The adapter.
     #[command(flatten)]
     pub lora: LoraArgs,
@@ -53,6 +56,13 @@ pub struct TrainArgs {
     /// The machine.
     #[command(flatten)]
     pub common: Common,
+}
+
+/// Another form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// TensorBoard's event files.
+    Tensorboard,
 }
 
 const TRAIN_HELP: &str = "\

@@ -7,11 +7,12 @@ use lowburn_trainer::{
 };
 
 use super::print;
-use crate::args::{LoraArgs, TrainArgs};
+use crate::args::{LogFormat, LoraArgs, TrainArgs};
 use crate::guard::is_full;
 use crate::locate;
 use crate::progress::{Progress, Verbosity};
 use crate::show::{duration, score_table};
+use crate::tensorboard::TensorBoard;
 
 pub(super) fn execute(args: &TrainArgs) -> anyhow::Result<()> {
     let plan = train_config(args)?.check()?;
@@ -21,7 +22,14 @@ pub(super) fn execute(args: &TrainArgs) -> anyhow::Result<()> {
         _ => Start::Fresh,
     };
     let mut progress = Progress::new(Verbosity::of(args.common.quiet));
-    let record = train(&plan, &args.output, start, &mut progress).map_err(stopped)?;
+    let record = match args.log {
+        None => train(&plan, &args.output, start, &mut progress),
+        Some(LogFormat::Tensorboard) => {
+            let mut observer = TensorBoard::new(&args.output, &mut progress);
+            train(&plan, &args.output, start, &mut observer)
+        }
+    };
+    let record = record.map_err(stopped)?;
     drop(progress);
     print(&summary(&record, args))
 }
