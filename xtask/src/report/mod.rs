@@ -33,6 +33,12 @@ use crate::workspace;
 pub(crate) struct ReportArgs {
     /// Grid to render; all that ship with the project when left out
     grid: Option<String>,
+    /// Other seeds than the grid's, as given to reproduce
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    seeds: Vec<u64>,
+    /// A key that was replaced in every recipe, as given to reproduce
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Compare with what is there instead of writing; fails on any difference
     #[arg(long)]
     check: bool,
@@ -51,7 +57,10 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
         None => Grid::names().into_iter().map(str::to_owned).collect(),
     };
     for name in names {
-        let grid = Grid::load(&name)?;
+        let mut grid = Grid::load_with(&name, &args.set)?;
+        if !args.seeds.is_empty() {
+            grid.set_seeds(args.seeds.clone()).context("--seeds")?;
+        }
         let folder = args
             .output
             .clone()

@@ -11,6 +11,7 @@ mod inputs;
 mod outline;
 mod queue;
 mod runs;
+mod slurm;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -61,9 +62,19 @@ pub(crate) struct ReproduceArgs {
     /// Without this option only the work folder counts.
     #[arg(long)]
     skip_recorded: bool,
-    /// Runs at a time
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    jobs: usize,
+    /// Only the run of this very name, without rendering; what a task of a cluster does
+    #[arg(long, value_name = "RUN", hide = true)]
+    only: Option<String>,
+    /// Where runs are done: processes of this machine (local), or tasks of a Slurm cluster whose nodes see the same folders
+    /// (slurm: writes batch scripts and submits them; with --dry-run prints them)
+    #[arg(long, value_enum, default_value_t = Launcher::Local)]
+    launcher: Launcher,
+    /// Option for Slurm's sbatch, such as --partition=gpu; may be given again
+    #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
+    sbatch: Vec<String>,
+    /// Runs at a time [default: 1; on a cluster as many as it allows]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
     /// Threads of each run [default: the cores divided by --jobs]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -82,15 +93,28 @@ pub(crate) struct ReproduceArgs {
     work: Option<PathBuf>,
 }
 
+/// Who does the runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Launcher {
+    /// Processes on this machine.
+    Local,
+    /// Tasks of a Slurm cluster.
+    Slurm,
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// For a bad grid or bad inputs before anything runs; at the end when a run failed.
 pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
+    let jobs = args.jobs.unwrap_or(1);
     ensure!(
-        (1..=1024).contains(&args.jobs),
-        "--jobs is {}: give 1 or more",
-        args.jobs
+        (1..=1024).contains(&jobs),
+        "--jobs is {jobs}: give 1 or more"
+    );
+    ensure!(
+        args.sbatch.is_empty() || args.launcher == Launcher::Slurm,
+        "--sbatch belongs to --launcher slurm"
     );
     ensure!(
         args.micro_batch != Some(0),
@@ -111,8 +135,8 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
     });
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let machine = Machine {
-        jobs: args.jobs,
-        threads: args.threads.unwrap_or((cores / args.jobs).max(1)),
+        jobs,
+        threads: args.threads.unwrap_or((cores / jobs).max(1)),
         micro_batch: args.micro_batch,
     };
     let places = Places {
@@ -121,29 +145,45 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
         fetch: !args.dry_run,
     };
     // Whatever is wrong with a filter or a recipe is said before anything is fetched.
-    let chosen = outline::chosen(&grid, &args.filter)?;
+    let filters = args
+        .only
+        .as_ref()
+        .map_or(args.filter.clone(), |only| vec![only.clone()]);
+    let chosen = outline::chosen(&grid, &filters)?;
     let inputs = Inputs::find(&chosen, places)?;
+    let asked = outline::Asked {
+        work: &work,
+        results: &results,
+        filters: &filters,
+        machine,
+        skip_recorded: args.skip_recorded,
+    };
+    if args.launcher == Launcher::Slurm {
+        return launch(args, &chosen, &inputs, asked);
+    }
     if args.dry_run {
-        let asked = outline::Asked {
-            work: &work,
-            results: &results,
-            filters: &args.filter,
-            machine,
-            skip_recorded: args.skip_recorded,
-        };
         let (table, sum) = outline::dry_run(&chosen, &inputs, asked)?;
         print!("{table}");
         eprintln!("{sum}");
         return Ok(());
     }
-    let mut runs = plan(&grid, &inputs, &work, &args.filter, machine)?;
+    let mut runs = plan(&grid, &inputs, &work, &filters, machine)?;
     if args.skip_recorded {
         skip_recorded(&mut runs, &results);
+    }
+    if let Some(only) = &args.only {
+        // The run it starts from is a task of its own.
+        runs.retain(|run| run.name == *only);
+        ensure!(
+            !runs.is_empty(),
+            "no run of the grid {} is called {only}",
+            grid.name
+        );
     }
     let training = Training {
         grid: &grid,
         results: &results,
-        jobs: args.jobs,
+        jobs,
         threads: machine.threads,
         timing: if args.shared_machine {
             Timing::Shared
@@ -152,7 +192,9 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
         },
     };
     let (failed, agreements) = train_all(&runs, &training)?;
-    println!("{}", report::write(&grid, &results)?);
+    if args.only.is_none() {
+        println!("{}", report::write(&grid, &results)?);
+    }
     eprintln!("records, table and figures: {}", results.display());
     tell_agreement(&agreements);
     if !failed.is_empty() {
@@ -163,6 +205,66 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
             failed.join(", ")
         );
     }
+    Ok(())
+}
+
+/// Writes and submits what a cluster needs, or prints it.
+fn launch(
+    args: &ReproduceArgs,
+    grid: &Grid,
+    inputs: &Inputs,
+    asked: outline::Asked<'_>,
+) -> Result<()> {
+    let absolute = |path: &Path| std::path::absolute(path).context("this folder cannot be named");
+    let (work, results) = (absolute(asked.work)?, absolute(asked.results)?);
+    let mut again = vec![args.grid.clone()];
+    if args.grid.ends_with(".toml") {
+        again[0] = absolute(Path::new(&args.grid))?.display().to_string();
+    }
+    for (option, folder) in [("--models", &args.models), ("--data", &args.data)] {
+        if let Some(folder) = folder {
+            again.extend([option.to_owned(), absolute(folder)?.display().to_string()]);
+        }
+    }
+    if !args.seeds.is_empty() {
+        let seeds: Vec<String> = args.seeds.iter().map(u64::to_string).collect();
+        again.extend(["--seeds".to_owned(), seeds.join(",")]);
+    }
+    for change in &args.set {
+        again.extend(["--set".to_owned(), change.clone()]);
+    }
+    if let Some(rows) = args.micro_batch {
+        again.extend(["--micro-batch".to_owned(), rows.to_string()]);
+    }
+    if args.shared_machine {
+        again.push("--shared-machine".to_owned());
+    }
+    let cluster = slurm::Cluster {
+        grid,
+        again,
+        work: &work,
+        results: &results,
+        jobs: args.jobs,
+        threads: asked.machine.threads,
+        options: &args.sbatch,
+    };
+    let runs = outline::planned(grid, inputs, asked)?;
+    let arrays = slurm::arrays(&slurm::tasks(grid, asked.filters, &runs, asked.machine)?);
+    if arrays.is_empty() {
+        eprintln!("all {} runs are done already", runs.len());
+        return Ok(());
+    }
+    if args.dry_run {
+        print!("{}", cluster.outline(&arrays));
+        return Ok(());
+    }
+    for (name, job) in cluster.submit(&arrays)? {
+        println!("{name}: job {job}");
+    }
+    eprintln!(
+        "scripts and output of the tasks: {}",
+        work.join("slurm").display()
+    );
     Ok(())
 }
 

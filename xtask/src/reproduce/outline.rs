@@ -80,38 +80,32 @@ pub(crate) fn dry_run(grid: &Grid, inputs: &Inputs, asked: Asked<'_>) -> Result<
         ("State", Align::Left),
     ]);
     let (mut seconds, mut count, mut open, mut unknown) = (0.0, 0, 0, false);
-    for &seed in &grid.seeds {
-        for cell in &grid.cells {
-            let name = cell.run_name(seed);
-            let run = runs.iter().find(|run| run.name == name);
-            if run.is_none() && !picked(&name, grid, seed, asked.filters) {
-                continue;
-            }
-            count += 1;
-            let takes = takes(cell, run, inputs, &mut tasks, asked.machine, pace)?;
-            let done = run.is_some_and(|run| matches!(run.todo, Todo::Nothing | Todo::Recorded));
-            if !done {
-                open += 1;
-                seconds += takes.seconds.unwrap_or(0.0);
-                unknown |= takes.seconds.is_none();
-            }
-            table.row([
-                name,
-                grid.start_of(cell).map_or("", |_| "mnli").to_owned(),
-                cell.lr.to_string(),
-                cell.epochs.to_string(),
-                batch(cell, takes.rows),
-                cell.max_length.to_string(),
-                takes.memory.map_or("unknown".to_owned(), bytes),
-                takes.seconds.map_or("unknown".to_owned(), duration),
-                run.and_then(|run| run.digest.as_deref())
-                    .unwrap_or_default()
-                    .chars()
-                    .take(12)
-                    .collect(),
-                run.map_or("not fetched", |run| run.todo.word()).to_owned(),
-            ]);
+    for (cell, name) in picks(grid, asked.filters) {
+        let run = runs.iter().find(|run| run.name == name);
+        count += 1;
+        let takes = takes(cell, run, inputs, &mut tasks, asked.machine, pace)?;
+        let done = run.is_some_and(|run| matches!(run.todo, Todo::Nothing | Todo::Recorded));
+        if !done {
+            open += 1;
+            seconds += takes.seconds.unwrap_or(0.0);
+            unknown |= takes.seconds.is_none();
         }
+        table.row([
+            name,
+            grid.start_of(cell).map_or("", |_| "mnli").to_owned(),
+            cell.lr.to_string(),
+            cell.epochs.to_string(),
+            batch(cell, takes.rows),
+            cell.max_length.to_string(),
+            takes.memory.map_or("unknown".to_owned(), bytes),
+            takes.seconds.map_or("unknown".to_owned(), duration),
+            run.and_then(|run| run.digest.as_deref())
+                .unwrap_or_default()
+                .chars()
+                .take(12)
+                .collect(),
+            run.map_or("not fetched", |run| run.todo.word()).to_owned(),
+        ]);
     }
     let jobs = asked.machine.jobs.max(1) as f64;
     let more = if unknown { ", and what is unknown" } else { "" };
@@ -123,6 +117,23 @@ pub(crate) fn dry_run(grid: &Grid, inputs: &Inputs, asked: Asked<'_>) -> Result<
         asked.machine.jobs,
     );
     Ok((table.markdown(), sum))
+}
+
+/// The runs that a filter picks and those that they start from, seed by seed.
+pub(crate) fn picks<'a>(grid: &'a Grid, filters: &[String]) -> Vec<(&'a Cell, String)> {
+    let mut picks = Vec::new();
+    for &seed in &grid.seeds {
+        let names = grid.cells.iter().map(|cell| (cell, cell.run_name(seed)));
+        picks.extend(names.filter(|(_, name)| picked(name, grid, seed, filters)));
+    }
+    picks
+}
+
+/// The run that a run of a cell starts from, by the name of either.
+pub(crate) fn start_name(grid: &Grid, cell: &Cell, name: &str) -> Option<String> {
+    let start = grid.start_of(cell)?;
+    let seed = name.strip_prefix(&cell.name())?;
+    Some(format!("{}{seed}", start.name()))
 }
 
 /// Whether a filter picks a run, or one that starts from it.
@@ -138,7 +149,7 @@ fn picked(name: &str, grid: &Grid, seed: u64, filters: &[String]) -> bool {
 }
 
 /// The runs whose model and data are here.
-fn planned(grid: &Grid, inputs: &Inputs, asked: Asked<'_>) -> Result<Vec<Run>> {
+pub(crate) fn planned(grid: &Grid, inputs: &Inputs, asked: Asked<'_>) -> Result<Vec<Run>> {
     let here = |cell: &&Cell| inputs.data.is_some() && inputs.model(&cell.model).is_some();
     let here = Grid {
         cells: grid.cells.iter().filter(here).cloned().collect(),

@@ -183,7 +183,10 @@ fn one(
     let data = inputs.data.as_deref().context("its data is not here")?;
     let mut config = run_config(cell, seed, model, data)?;
     config.threads = Some(machine.threads);
-    config.batch_size = rows_at_once(cell, &config, machine)?;
+    config.batch_size = match as_before(cell, &folder).filter(|_| machine.micro_batch.is_none()) {
+        Some(rows) => rows,
+        None => rows_at_once(cell, &config, machine)?,
+    };
     config.accumulate = cell.batch_size / config.batch_size;
     config.clone().check()?;
     Ok(Run {
@@ -194,6 +197,13 @@ fn one(
         parent,
         todo: Todo::Waits,
     })
+}
+
+/// Rows of a forward pass in the run that lies there, which may go on elsewhere or with less memory free; `None` if there is
+/// none of this batch.
+fn as_before(cell: &Cell, folder: &Path) -> Option<usize> {
+    let config = RunRecord::read(&folder.join(RunRecord::FILE)).ok()?.config;
+    (config.batch_size * config.accumulate == cell.batch_size).then_some(config.batch_size)
 }
 
 /// Rows of a forward pass: a divisor of the recipe's batch, as large as was allowed or as the memory allows.
