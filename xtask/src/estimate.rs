@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(of(0), 1);
         let rows = of(16 << 30);
         assert!(
-            rows > 1 && rows < cell.batch_size && cell.batch_size % rows == 0,
+            rows > 1 && rows < cell.batch_size && cell.batch_size.is_multiple_of(rows),
             "{rows}"
         );
     }
