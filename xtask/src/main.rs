@@ -19,6 +19,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Tensors keep their memory from step to step.
+#[global_allocator]
+static PAGES: lowburn::PagePool = lowburn::PagePool;
+
 /// Tasks of the lowburn project.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 110)]

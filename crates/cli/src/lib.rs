@@ -25,6 +25,7 @@ pub use args::{Cli, Command};
 pub use commands::{execute, train_config};
 pub use guard::{guarded, one_line};
 pub use locate::{data, model, training_data};
+pub use lowburn_trainer::PagePool;
 pub use progress::{Progress, Verbosity};
 pub use show::{duration, grouped, pace, score_table};
 pub use tensorboard::TensorBoard;
@@ -42,7 +43,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     start_logging(cli.command.quiet());
     guarded(|| {
         set_threads(cli.command.threads())?;
-        execute(&cli.command)
+        in_pool(|| execute(&cli.command))
     })
 }
 
@@ -77,8 +78,22 @@ pub fn set_threads(threads: Option<usize>) -> anyhow::Result<()> {
     // A pool that is already there (another run in this process) stays.
     let _ = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
+        .stack_size(STACK)
         .build_global();
     Ok(())
+}
+
+/// Bytes of stack of a thread of the pool: as much as a main thread has.
+const STACK: usize = 8 << 20;
+
+/// Does work on a thread of the pool. From outside every parallel operation would hand all of its work over and sleep until it is
+/// done, some thousand times a step.
+pub fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    // Without --threads the pool is not there yet, and would get small stacks.
+    let _ = rayon::ThreadPoolBuilder::new()
+        .stack_size(STACK)
+        .build_global();
+    rayon::scope(|_| work())
 }
 
 /// The examples in the project's README, compiled and run as tests.

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Tensors keep their memory from step to step.
+#[global_allocator]
+static PAGES: lowburn::PagePool = lowburn::PagePool;
+
 fn main() -> ExitCode {
     lowburn::run(std::env::args_os())
 }

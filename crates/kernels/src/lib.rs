@@ -17,6 +17,7 @@ mod autodiff;
 mod backend;
 pub mod composed;
 mod flex;
+mod pages;
 mod random;
 mod relative;
 
@@ -26,6 +27,7 @@ use burn::tensor::{DType, Tensor};
 use backend::Kernels;
 
 pub use backend::{AttentionShape, LoraScale};
+pub use pages::PagePool;
 pub use random::{Dropout, derive_key, normal, uniform};
 pub use relative::{PositionTerms, RelativeIndex, disentangled_attention, unfold_rows};
 

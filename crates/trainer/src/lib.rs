@@ -56,6 +56,7 @@ pub use evaluate::{EvalConfig, Evaluation, evaluate};
 pub use inspect::{InspectConfig, Inspection, MemoryEstimate, ParameterRow, forecast, inspect};
 pub use keep::kept_folder;
 pub use load::Source;
+pub use lowburn_kernels::PagePool;
 pub use lowburn_models::Method;
 pub use merge::{Merged, merge};
 pub use optimizer::{

@@ -58,7 +58,8 @@ pub(crate) fn serve(args: &OursArgs) -> Result<()> {
         threads: args.threads,
         trainable: 0,
     };
-    lowburn_trainer::train(&plan, &args.output, Start::Overwrite, &mut server)?;
+    let run = || lowburn_trainer::train(&plan, &args.output, Start::Overwrite, &mut server);
+    lowburn::in_pool(run)?;
     bail!("all rows are used up; ask for fewer steps")
 }
 

@@ -118,7 +118,8 @@ pub(crate) fn train(run: &Run, threads: usize, mut hear: impl FnMut(Message)) ->
 pub(crate) fn work() -> Result<()> {
     let job: Job =
         serde_json::from_reader(std::io::stdin().lock()).context("standard input holds no job")?;
-    let done = train_here(job);
+    lowburn::set_threads(job.config.threads)?;
+    let done = lowburn::in_pool(|| train_here(job));
     if let Err(error) = &done {
         tell(&Message::Failed {
             text: lowburn::one_line(error),
@@ -128,7 +129,6 @@ pub(crate) fn work() -> Result<()> {
 }
 
 fn train_here(job: Job) -> Result<()> {
-    lowburn::set_threads(job.config.threads)?;
     let _lock = lock(&job.output)?;
     let plan = job.config.check()?;
     // Looked at under the lock: whoever held it may have changed or finished the run.
