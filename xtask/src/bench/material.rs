@@ -1,4 +1,4 @@
-//! What a benchmark runs on: a checkpoint with random weights in roberta-base's shape, and rows of the wanted length.
+//! What a benchmark runs on: a checkpoint with random weights in a shape like the published ones, and rows of the wanted length.
 //!
 //! Speed does not depend on what the weights are, so nothing is downloaded. Both lie in the build folder and are made
 //! once.
@@ -15,7 +15,31 @@ use serde_json::Value;
 
 use crate::workspace;
 
-const CONFIG: &str = include_str!("roberta-base.json");
+/// The shapes that are timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// roberta-base's.
+    RobertaBase,
+    /// DeBERTa-v2 with as many layers as wide: 12 of 768, with the convolution and the distances of the published ones.
+    DebertaV2,
+}
+
+impl Shape {
+    /// Part of a folder's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Shape::RobertaBase => "roberta-base",
+            Shape::DebertaV2 => "deberta-v2-12x768",
+        }
+    }
+
+    fn config(self) -> &'static str {
+        match self {
+            Shape::RobertaBase => include_str!("roberta-base.json"),
+            Shape::DebertaV2 => include_str!("deberta-v2.json"),
+        }
+    }
+}
 
 /// Words that every byte-level tokenizer knows in a few tokens each; a row repeats them in a turning order.
 const WORDS: [&str; 16] = [
@@ -35,11 +59,11 @@ pub(crate) struct Material {
 ///
 /// # Errors
 /// When a file cannot be written.
-pub(crate) fn prepare(dropout: f64, rows: usize, words: usize) -> Result<Material> {
+pub(crate) fn prepare(shape: Shape, dropout: f64, rows: usize, words: usize) -> Result<Material> {
     let root = workspace::target().join("lowburn").join("bench");
-    let model = root.join(format!("roberta-base-dropout{dropout}"));
+    let model = root.join(format!("{}-dropout{dropout}", shape.name()));
     if !model.join("config.json").exists() {
-        checkpoint(&root, &model, dropout)?;
+        checkpoint(shape, &root, &model, dropout)?;
     }
     let data = root.join("data");
     for (split, rows) in [("train", rows), ("validation", 16)] {
@@ -54,8 +78,8 @@ pub(crate) fn prepare(dropout: f64, rows: usize, words: usize) -> Result<Materia
     Ok(Material { model, data })
 }
 
-fn checkpoint(root: &Path, model: &Path, dropout: f64) -> Result<()> {
-    let mut config: Value = serde_json::from_str(CONFIG)?;
+fn checkpoint(shape: Shape, root: &Path, model: &Path, dropout: f64) -> Result<()> {
+    let mut config: Value = serde_json::from_str(shape.config())?;
     for name in ["hidden_dropout_prob", "attention_probs_dropout_prob"] {
         config[name] = Value::from(dropout);
     }

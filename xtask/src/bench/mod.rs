@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::report::Summary;
 use crate::workspace;
+use material::Shape;
 
 pub(crate) use ours::{OursArgs, serve};
 pub(crate) use page::{Record, Side, check, write};
@@ -54,7 +55,7 @@ pub(crate) struct BenchArgs {
     render: bool,
 }
 
-/// What can be timed, all in roberta-base's shape and f32.
+/// What can be timed, all in f32, and in roberta-base's shape unless it says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Work {
     /// A LoRA step with dropouts .1
@@ -63,6 +64,8 @@ pub(crate) enum Work {
     LoraStepNoDropout,
     /// A step of full fine-tuning with dropouts .1
     FullStep,
+    /// A LoRA step of DeBERTa-v2 (12 layers of 768, with the convolution) with dropouts .1
+    DebertaStep,
 }
 
 impl Work {
@@ -71,20 +74,28 @@ impl Work {
             Work::LoraStep => "lora-step",
             Work::LoraStepNoDropout => "lora-step-no-dropout",
             Work::FullStep => "full-step",
+            Work::DebertaStep => "deberta-step",
         }
     }
 
     fn method(self) -> &'static str {
         match self {
-            Work::LoraStep | Work::LoraStepNoDropout => "lora",
+            Work::LoraStep | Work::LoraStepNoDropout | Work::DebertaStep => "lora",
             Work::FullStep => "full",
         }
     }
 
     fn dropout(self) -> f64 {
         match self {
-            Work::LoraStep | Work::FullStep => 0.1,
+            Work::LoraStep | Work::FullStep | Work::DebertaStep => 0.1,
             Work::LoraStepNoDropout => 0.0,
+        }
+    }
+
+    fn shape(self) -> Shape {
+        match self {
+            Work::DebertaStep => Shape::DebertaV2,
+            _ => Shape::RobertaBase,
         }
     }
 
@@ -93,6 +104,7 @@ impl Work {
             Work::LoraStep => "LoRA step, dropouts .1",
             Work::LoraStepNoDropout => "LoRA step, no dropout",
             Work::FullStep => "full fine-tuning step, dropouts .1",
+            Work::DebertaStep => "LoRA step of DeBERTa-v2 (12 layers), dropouts .1",
         };
         format!("{what}, {batch} x {length} tokens")
     }
@@ -126,7 +138,12 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
 
 fn one(work: Work, args: &BenchArgs, threads: usize) -> Result<Record> {
     // Every word is at least one token, so that many words fill a row.
-    let material = material::prepare(work.dropout(), args.batch * (args.steps + 3), args.length)?;
+    let material = material::prepare(
+        work.shape(),
+        work.dropout(),
+        args.batch * (args.steps + 3),
+        args.length,
+    )?;
     let scratch =
         tempfile::tempdir_in(workspace::target()).context("cannot make a temporary folder")?;
     let shape = |command: &mut Command| {

@@ -71,7 +71,12 @@ fn config(args: &OursArgs) -> RunConfig {
     );
     RunConfig {
         model: args.model.clone(),
-        model_name: "roberta-base-shape".to_owned(),
+        model_name: args
+            .model
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
         task: Task::Sst2,
         data_dir: args.data.clone(),
         method: args.method,
