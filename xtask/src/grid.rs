@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use lowburn_glue::Task;
-use lowburn_lora::LoraInit;
+use lowburn_lora::{LoraConfig, LoraInit};
 use lowburn_models::LoraPositionBranch;
 use lowburn_trainer::{EvalEvery, Warmup};
 use serde::Deserialize;
@@ -514,7 +514,7 @@ fn checked(whole: toml::Table) -> Result<Cell> {
         (None, Some(steps)) => Warmup::Steps(steps),
         _ => bail!("give one of `warmup_ratio` and `warmup_steps`"),
     };
-    Ok(Cell {
+    let cell = Cell {
         model: raw.model,
         prefix: None,
         task: raw.task.parse()?,
@@ -532,7 +532,55 @@ fn checked(whole: toml::Table) -> Result<Cell> {
         train_rows: raw.train_rows,
         max_steps: raw.max_steps,
         published: raw.published,
-    })
+    };
+    sound(&cell)?;
+    Ok(cell)
+}
+
+/// Refuses numbers that no model could be trained with. What depends on the model is checked when it is there.
+fn sound(cell: &Cell) -> Result<()> {
+    let share = |value: f64| (0.0..1.0).contains(&value);
+    let rate = |value: f64| value.is_finite() && value >= 0.0;
+    let (lr, decay) = (cell.lr, cell.weight_decay);
+    ensure!(rate(lr), "`lr` is {lr}: give 0 or more, such as 5e-4");
+    ensure!(rate(decay), "`weight_decay` is {decay}: give 0 or more");
+    for (key, value) in [
+        ("epochs", cell.epochs),
+        ("batch_size", cell.batch_size),
+        ("max_length", cell.max_length),
+        ("train_rows", cell.train_rows.unwrap_or(1)),
+    ] {
+        ensure!(value > 0, "`{key}` is 0: give 1 or more");
+    }
+    if let Warmup::Ratio(ratio) = cell.warmup {
+        ensure!(
+            (0.0..=1.0).contains(&ratio),
+            "`warmup_ratio` is {ratio}: give 0 to 1"
+        );
+    }
+    if let Some(dropout) = cell.head_dropout {
+        ensure!(
+            share(dropout),
+            "`head_dropout` is {dropout}: give 0 or more and below 1"
+        );
+    }
+    if let Approach::Lora {
+        rank,
+        alpha,
+        targets,
+        dropout,
+        init,
+        ..
+    } = &cell.approach
+    {
+        let lora = LoraConfig {
+            dropout: *dropout,
+            init: *init,
+            ..LoraConfig::new(*rank, *alpha, targets.parse()?)
+        };
+        lora.validate()?;
+    }
+    Ok(())
 }
 
 fn lora(raw: &RawCell) -> Result<Approach> {
@@ -620,6 +668,16 @@ mod tests {
             (
                 SMALL.replace("lr = 1e-3", "lr = 1e-3\nlearning_rate = 1"),
                 "learning_rate",
+            ),
+            (SMALL.replace("1e-3", "-1e-3"), "`lr` is -0.001"),
+            (SMALL.replace("1e-3", "nan"), "`lr` is NaN"),
+            (
+                SMALL.replace("batch_size = 2", "batch_size = 0"),
+                "`batch_size` is 0",
+            ),
+            (
+                SMALL.replace("warmup_ratio = 0.0", "warmup_ratio = 6.0"),
+                "`warmup_ratio` is 6",
             ),
             (SMALL.replace("[0, 1]", "[]"), "`seeds` is empty"),
             (SMALL.replace("[0, 1]", "[1, 1]"), "names a seed twice"),

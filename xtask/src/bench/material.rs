@@ -152,9 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn the_shape_is_one_that_the_models_take() {
-        let scratch = tempfile::tempdir().unwrap();
-        std::fs::write(scratch.path().join("config.json"), CONFIG).unwrap();
-        lowburn_models::ModelConfig::from_dir(scratch.path()).unwrap();
+    fn the_shapes_are_some_that_the_models_take() {
+        for shape in [Shape::RobertaBase, Shape::DebertaV2] {
+            let path = Path::new("config.json");
+            let config =
+                lowburn_models::ModelConfig::parse(shape.config().as_bytes(), path).unwrap();
+            assert_eq!((config.hidden_size, config.num_hidden_layers), (768, 12));
+        }
     }
 }

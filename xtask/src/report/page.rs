@@ -344,7 +344,10 @@ pub(crate) fn summary_table(results: &Results) -> Table {
             .iter()
             .map(|&task| (words::task(task).to_owned(), Align::Right)),
     );
-    columns.push(("Mean".to_owned(), Align::Right));
+    // The mean over tasks says something where there are several.
+    if tasks.len() > 1 {
+        columns.push(("Mean".to_owned(), Align::Right));
+    }
     let mut table = Table::new(columns);
     let mut seen = BTreeSet::new();
     for cell in &results.cells {
@@ -398,6 +401,9 @@ fn summary_row(label: String, trained: String, tasks: Vec<Option<Summary>>) -> V
             summary.map_or(MISSING.to_owned(), |summary| summary.mean_and_deviation())
         }),
     );
+    if tasks.len() < 2 {
+        return row;
+    }
     row.push(
         means
             .and_then(|means| Summary::of(&means))
