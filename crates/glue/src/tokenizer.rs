@@ -25,6 +25,8 @@ pub struct Tokenizer {
     source: PathBuf,
     pad_id: u32,
     max_id: u32,
+    /// Which end of a text is cut.
+    truncation: TruncationDirection,
     files: Vec<(&'static str, Vec<u8>)>,
 }
 
@@ -80,6 +82,7 @@ impl Tokenizer {
             .find_map(|token| inner.token_to_id(token))
             .or(own_pad)
             .unwrap_or(0);
+        let truncation = truncation(configs[0], &source)?;
         let max_id = inner.get_vocab(true).into_values().max();
         let problem = match max_id {
             None => "its vocabulary is empty".to_owned(),
@@ -90,6 +93,7 @@ impl Tokenizer {
                     source,
                     pad_id,
                     max_id,
+                    truncation,
                     files,
                 });
             }
@@ -254,12 +258,25 @@ impl Tokenizer {
             None => None,
         };
         let params = TruncationParams {
-            direction: TruncationDirection::Right,
+            direction: self.truncation,
             max_length: max_length - self.special_tokens(pair.is_some()),
             strategy: TruncationStrategy::LongestFirst,
             stride: 0,
         };
         let (first, second) = truncate_encodings(first, second, &params)?;
         self.inner.post_process(first, second, true)
+    }
+}
+/// `truncation_side` of `tokenizer_config.json`: which end of a row that is too long is cut.
+fn truncation(config: &Value, source: &Path) -> Result<TruncationDirection, GlueError> {
+    match &config["truncation_side"] {
+        Value::Null => Ok(TruncationDirection::Right),
+        Value::String(side) if side == "right" => Ok(TruncationDirection::Right),
+        Value::String(side) if side == "left" => Ok(TruncationDirection::Left),
+        other => Err(GlueError::Tokenizer {
+            path: source.with_file_name("tokenizer_config.json"),
+            problem: format!("truncation_side is {other}"),
+            way_out: "give right or left",
+        }),
     }
 }

@@ -81,6 +81,30 @@ fn pad_token_named_in_a_config_wins() {
     assert_eq!(Tokenizer::from_dir(dir.path()).unwrap().pad_id(), 3);
 }
 
+/// Ids by transformers 5.23 with `truncation_side="left"`.
+#[test]
+fn the_side_that_is_cut_is_the_files_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = "tokenizer.json";
+    fs::copy(data("wordpiece").join(file), folder.path().join(file)).unwrap();
+    let config = folder.path().join("tokenizer_config.json");
+    fs::write(&config, r#"{"truncation_side": "left"}"#).unwrap();
+    let tokenizer = Tokenizer::from_dir(folder.path()).unwrap();
+    let (first, second) = ("the old lantern was found", "in the red house by her uncle");
+    let one = tokenizer
+        .encode(&format!("{first} {second}"), None, 8)
+        .unwrap();
+    assert_eq!(one.ids, [2, 101, 41, 27, 35, 48, 57, 3]);
+    let two = tokenizer.encode(first, Some(second), 11).unwrap();
+    assert_eq!(two.ids, [2, 13, 36, 47, 54, 3, 27, 35, 48, 57, 3]);
+    fs::write(&config, r#"{"truncation_side": "middle"}"#).unwrap();
+    let message = error(Tokenizer::from_dir(folder.path()));
+    assert!(
+        message.contains("truncation_side") && message.contains("middle"),
+        "{message}"
+    );
+}
+
 #[test]
 fn data_sets_are_encoded_in_order() {
     let dir = tempfile::tempdir().unwrap();
