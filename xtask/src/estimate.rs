@@ -6,7 +6,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use lowburn_glue::{Dataset, Task};
-use lowburn_lora::LoraConfig;
 use lowburn_models::{Kind, Method, ModelConfig, manifest};
 use lowburn_trainer::{EvalEvery, forecast};
 
@@ -81,26 +80,21 @@ impl Shape {
     ///
     /// # Errors
     /// When the adapter does not fit the model.
-    pub(crate) fn memory(
-        &self,
-        cell: &Cell,
-        method: Method,
-        lora: Option<&LoraConfig>,
-        rows: usize,
-    ) -> Result<u64> {
-        let labels = cell.task.num_labels();
-        let (_, memory) = forecast(&self.config, method, lora, labels, [rows, cell.max_length])?;
+    pub(crate) fn memory(&self, cell: &Cell, rows: usize) -> Result<u64> {
+        let (method, lora) = (cell.approach.method(), cell.approach.lora()?);
+        let (labels, tokens) = (cell.task.num_labels(), cell.max_length);
+        let (_, memory) = forecast(&self.config, method, lora.as_ref(), labels, [rows, tokens])?;
         Ok(memory.total)
     }
 
     /// Floating-point operations of a whole run, evaluations included.
-    pub(crate) fn operations(&self, cell: &Cell, method: Method, sizes: &Sizes) -> f64 {
+    pub(crate) fn operations(&self, cell: &Cell, sizes: &Sizes) -> f64 {
         let hidden = self.config.hidden_size as f64;
         let layers = self.config.num_hidden_layers as f64;
         let tokens = sizes.tokens.min(cell.max_length as f64);
         // A multiplication and an addition each; scores and their use in attention are two products of the length.
         let forward = 2.0 * self.matrices + 4.0 * layers * hidden * tokens;
-        let passes = match method {
+        let passes = match cell.approach.method() {
             Method::Full => 3.0,
             Method::Lora | Method::Bitfit => 2.0,
             Method::Head => 1.0,
@@ -212,32 +206,55 @@ pub(crate) fn pace(jobs: usize) -> f64 {
     lowburn_trainer::matrix_rate() * EFFICIENCY / jobs.max(1) as f64
 }
 
-/// Bytes that are free on this machine; `None` where it does not tell.
-pub(crate) fn free_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+/// How the runs of a grid share the machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Machine {
+    /// Runs at a time.
+    pub(crate) jobs: usize,
+    /// Threads of each.
+    pub(crate) threads: usize,
+    /// Rows of a forward pass at most; `None`: as many as fit the memory.
+    pub(crate) micro_batch: Option<usize>,
+}
+
+impl Machine {
+    /// Bytes that a run may take: its share of most of what is free; `None` where the system does not tell.
+    fn memory_of_a_run(self) -> Option<u64> {
+        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kib * 1024 / 10 * 8 / self.jobs.max(1) as u64)
+    }
+
+    /// Rows of a forward pass: a divisor of the recipe's batch, as large as was allowed or as the memory allows.
+    ///
+    /// # Errors
+    /// When the adapter does not fit the model.
+    pub(crate) fn rows_at_once(self, cell: &Cell, shape: Option<&Shape>) -> Result<usize> {
+        let batch = cell.batch_size;
+        if let Some(most) = self.micro_batch {
+            return Ok(divisors(batch).find(|rows| *rows <= most).unwrap_or(1));
+        }
+        match (shape, self.memory_of_a_run()) {
+            (Some(shape), Some(bytes)) => micro_batch(shape, cell, bytes),
+            _ => Ok(batch),
+        }
+    }
+}
+
+/// The divisors of a batch, the largest first.
+fn divisors(batch: usize) -> impl Iterator<Item = usize> {
+    (1..=batch)
+        .rev()
+        .filter(move |rows| batch.is_multiple_of(*rows))
 }
 
 /// The largest number of rows that divides the batch and whose step takes at most `bytes`; 1 if none does.
-///
-/// # Errors
-/// When the adapter does not fit the model.
-pub(crate) fn micro_batch(
-    shape: &Shape,
-    cell: &Cell,
-    method: Method,
-    lora: Option<&LoraConfig>,
-    bytes: u64,
-) -> Result<usize> {
-    for rows in (1..=cell.batch_size)
-        .rev()
-        .filter(|rows| cell.batch_size.is_multiple_of(*rows))
-    {
-        if rows == 1 || shape.memory(cell, method, lora, rows)? <= bytes {
+fn micro_batch(shape: &Shape, cell: &Cell, bytes: u64) -> Result<usize> {
+    for rows in divisors(cell.batch_size) {
+        if shape.memory(cell, rows)? <= bytes {
             return Ok(rows);
         }
     }
@@ -247,7 +264,7 @@ pub(crate) fn micro_batch(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grid::Grid;
+    use crate::grid::{Approach, Grid};
 
     fn cell() -> Cell {
         let grid = Grid::load("authors").unwrap();
@@ -287,7 +304,15 @@ mod tests {
             dev: 0.0,
             tokens: 50.0,
         };
-        let of = |method| shape.operations(&cell, method, &sizes);
+        let of = |method: Method| {
+            let mut cell = cell.clone();
+            cell.approach = match method {
+                Method::Full => Approach::Full,
+                Method::Head => Approach::Head,
+                _ => cell.approach,
+            };
+            shape.operations(&cell, &sizes)
+        };
         assert_eq!(of(Method::Full) / of(Method::Head), 3.0);
         assert_eq!(of(Method::Lora) / of(Method::Head), 2.0);
         // 6 operations a parameter and token, and attention's products.
@@ -298,9 +323,10 @@ mod tests {
 
     #[test]
     fn a_batch_is_cut_until_it_fits() {
-        let cell = cell();
+        let mut cell = cell();
+        cell.approach = Approach::Full;
         let shape = Shape::of(&cell, None).unwrap().unwrap();
-        let of = |bytes| micro_batch(&shape, &cell, Method::Full, None, bytes).unwrap();
+        let of = |bytes| micro_batch(&shape, &cell, bytes).unwrap();
         assert_eq!(of(u64::MAX), cell.batch_size);
         assert_eq!(of(0), 1);
         let rows = of(16 << 30);

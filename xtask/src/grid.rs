@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use lowburn_glue::Task;
 use lowburn_lora::{LoraConfig, LoraInit};
 use lowburn_models::LoraPositionBranch;
-use lowburn_trainer::{EvalEvery, Warmup};
+use lowburn_trainer::{EvalEvery, Method, Warmup};
 use serde::Deserialize;
 
 /// Grids that ship with the project, by name.
@@ -124,9 +124,7 @@ impl Approach {
     pub(crate) fn slug(&self) -> String {
         match self {
             Approach::Lora { rank, .. } => format!("lora-r{rank}"),
-            Approach::Full => "full".to_owned(),
-            Approach::Head => "head".to_owned(),
-            Approach::Bitfit => "bitfit".to_owned(),
+            other => other.method().name().to_owned(),
         }
     }
 
@@ -140,14 +138,37 @@ impl Approach {
         }
     }
 
-    /// The word in run records: `lora`, `full`, `head`.
-    pub(crate) fn method(&self) -> &'static str {
+    /// The trainer's method.
+    pub(crate) fn method(&self) -> Method {
         match self {
-            Approach::Lora { .. } => "lora",
-            Approach::Full => "full",
-            Approach::Head => "head",
-            Approach::Bitfit => "bitfit",
+            Approach::Lora { .. } => Method::Lora,
+            Approach::Full => Method::Full,
+            Approach::Head => Method::Head,
+            Approach::Bitfit => Method::Bitfit,
         }
+    }
+
+    /// The adapter, for LoRA.
+    ///
+    /// # Errors
+    /// When the targets are no targets.
+    pub(crate) fn lora(&self) -> Result<Option<LoraConfig>> {
+        let Approach::Lora {
+            rank,
+            alpha,
+            targets,
+            dropout,
+            init,
+            ..
+        } = self
+        else {
+            return Ok(None);
+        };
+        Ok(Some(LoraConfig {
+            dropout: *dropout,
+            init: *init,
+            ..LoraConfig::new(*rank, *alpha, targets.parse()?)
+        }))
     }
 
     /// The rank, for LoRA.
@@ -196,6 +217,20 @@ impl Grid {
             }
         }
         models
+    }
+
+    /// The methods, in the order of their first cell.
+    pub(crate) fn approaches(&self) -> Vec<Approach> {
+        let mut approaches: Vec<Approach> = Vec::new();
+        for Cell { approach, .. } in &self.cells {
+            if !approaches
+                .iter()
+                .any(|known| known.slug() == approach.slug())
+            {
+                approaches.push(approach.clone());
+            }
+        }
+        approaches
     }
 
     /// The cells of one model, as a grid.
@@ -564,20 +599,7 @@ fn sound(cell: &Cell) -> Result<()> {
             "`head_dropout` is {dropout}: give 0 or more and below 1"
         );
     }
-    if let Approach::Lora {
-        rank,
-        alpha,
-        targets,
-        dropout,
-        init,
-        ..
-    } = &cell.approach
-    {
-        let lora = LoraConfig {
-            dropout: *dropout,
-            init: *init,
-            ..LoraConfig::new(*rank, *alpha, targets.parse()?)
-        };
+    if let Some(lora) = cell.approach.lora()? {
         lora.validate()?;
     }
     Ok(())

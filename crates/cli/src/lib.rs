@@ -62,22 +62,19 @@ fn start_logging(quiet: bool) {
         .try_init();
 }
 
-/// Fixes the number of threads of the process, before anything computes.
+/// Fixes the threads of the process, before anything computes; all cores where no number is given.
 ///
 /// # Errors
 /// When it is 0 or absurd.
 pub fn set_threads(threads: Option<usize>) -> anyhow::Result<()> {
-    let Some(threads) = threads else {
-        return Ok(());
-    };
-    if threads == 0 || threads > 4096 {
+    if let Some(threads) = threads.filter(|threads| !(1..=4096).contains(threads)) {
         anyhow::bail!(
             "threads is {threads}: give a number from 1 to 4096, or leave it out for all cores"
         );
     }
-    // A pool that is already there (another run in this process) stays.
+    // To rayon 0 is as many as there are. A pool that is already there (another run in this process) stays.
     let _ = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
+        .num_threads(threads.unwrap_or(0))
         .stack_size(STACK)
         .build_global();
     Ok(())
@@ -86,13 +83,9 @@ pub fn set_threads(threads: Option<usize>) -> anyhow::Result<()> {
 /// Bytes of stack of a thread of the pool: as much as a main thread has.
 const STACK: usize = 8 << 20;
 
-/// Does work on a thread of the pool. From outside every parallel operation would hand all of its work over and sleep until it is
+/// Does work on a thread of the pool that [`set_threads`] made. From outside every parallel operation would hand all of its work over and sleep until it is
 /// done, some thousand times a step.
 pub fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    // Without --threads the pool is not there yet, and would get small stacks.
-    let _ = rayon::ThreadPoolBuilder::new()
-        .stack_size(STACK)
-        .build_global();
     rayon::scope(|_| work())
 }
 

@@ -9,10 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lowburn_trainer::{Event, Observer};
-
-/// The folder of event files in a run's output.
-const FOLDER: &str = "tensorboard";
+use lowburn_trainer::{Event, Observer, TENSORBOARD};
 
 /// Writes event files and passes every event on.
 pub struct TensorBoard<O> {
@@ -27,7 +24,7 @@ impl<O: Observer> TensorBoard<O> {
     pub fn new(output: &Path, inner: O) -> Self {
         Self {
             inner,
-            folder: output.join(FOLDER),
+            folder: output.join(TENSORBOARD),
             file: None,
             failed: false,
         }

@@ -190,6 +190,32 @@ impl RelativeConfig {
 mod tests {
     use super::*;
 
+    fn logarithmic(buckets: usize, positions: usize) -> RelativeConfig {
+        RelativeConfig {
+            c2p: true,
+            p2c: true,
+            share_att_key: true,
+            max_relative_positions: positions,
+            position_buckets: Some(buckets),
+            normalised: true,
+        }
+    }
+
+    /// The bucket of a distance and, with the other sign, of its negative.
+    #[track_caller]
+    fn assert_bucket(config: &RelativeConfig, distance: isize, expected: isize) {
+        assert_eq!(
+            config.bucket(distance),
+            expected,
+            "{distance} of {config:?}"
+        );
+        assert_eq!(
+            config.bucket(-distance),
+            -expected,
+            "-{distance} of {config:?}"
+        );
+    }
+
     #[test]
     fn buckets_equal_those_of_transformers() {
         let path = "../../data/parity/deberta/buckets.json";
@@ -198,26 +224,10 @@ mod tests {
             serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         for case in file["cases"].as_array().unwrap() {
             let size = |field: &str| case[field].as_u64().unwrap() as usize;
-            let config = RelativeConfig {
-                c2p: true,
-                p2c: true,
-                share_att_key: true,
-                max_relative_positions: size("max_relative_positions"),
-                position_buckets: Some(size("position_buckets")),
-                normalised: true,
-            };
+            let config = logarithmic(size("position_buckets"), size("max_relative_positions"));
             for (distance, expected) in case["buckets"].as_array().unwrap().iter().enumerate() {
                 let (distance, expected) = (distance as isize, expected.as_i64().unwrap() as isize);
-                assert_eq!(
-                    config.bucket(distance),
-                    expected,
-                    "{distance} of {config:?}"
-                );
-                assert_eq!(
-                    config.bucket(-distance),
-                    -expected,
-                    "-{distance} of {config:?}"
-                );
+                assert_bucket(&config, distance, expected);
             }
         }
     }
@@ -235,27 +245,11 @@ mod tests {
             (64, 8, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
         ];
         for (buckets, positions, expected) in cases {
-            let config = RelativeConfig {
-                c2p: true,
-                p2c: true,
-                share_att_key: true,
-                max_relative_positions: positions,
-                position_buckets: Some(buckets),
-                normalised: true,
-            };
+            let config = logarithmic(buckets, positions);
             let mut largest = 0_usize;
             for (distance, expected) in expected.into_iter().enumerate() {
                 let distance = distance as isize;
-                assert_eq!(
-                    config.bucket(distance),
-                    expected,
-                    "{distance} of {config:?}"
-                );
-                assert_eq!(
-                    config.bucket(-distance),
-                    -expected,
-                    "-{distance} of {config:?}"
-                );
+                assert_bucket(&config, distance, expected);
                 largest = largest.max(expected.unsigned_abs());
                 assert_eq!(config.largest_bucket(distance as usize + 1), largest);
             }

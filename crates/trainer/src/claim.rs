@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use lowburn_models::Method;
 use serde_json::Value;
 
 use crate::digest::{Identity, LOCAL_FIELDS};
 use crate::error::TrainError;
+use crate::keep::kept_folder;
 use crate::lock::Lock;
 use crate::output::remove_folder;
 use crate::plan::RunPlan;
@@ -37,18 +39,20 @@ pub(crate) enum Claim {
     Done(Box<RunRecord>),
 }
 
+/// The folder below the output that is for TensorBoard's files, where an observer writes them.
+pub const TENSORBOARD: &str = "tensorboard";
+
 /// All that a run leaves in its folder.
-const ENTRIES: [&str; 9] = [
-    RunRecord::FILE,
-    "log.jsonl",
-    "timing.jsonl",
-    "adapter",
-    "head",
-    "bitfit",
-    "model",
-    "tensorboard",
-    "state",
-];
+fn entries() -> impl Iterator<Item = &'static str> {
+    let fixed = [
+        RunRecord::FILE,
+        "log.jsonl",
+        "timing.jsonl",
+        TENSORBOARD,
+        "state",
+    ];
+    fixed.into_iter().chain(Method::ALL.map(kept_folder))
+}
 
 /// Looks at the folder; writes nothing.
 pub(crate) fn claim(
@@ -113,7 +117,7 @@ pub(crate) fn make_and_take(output: &Path) -> Result<Lock, TrainError> {
 
 /// Removes the run in a folder, and nothing else that may be there.
 pub(crate) fn clear(output: &Path) -> Result<(), TrainError> {
-    for name in ENTRIES {
+    for name in entries() {
         let path = output.join(name);
         if path.is_dir() {
             remove_folder(&path)?;
@@ -126,7 +130,7 @@ pub(crate) fn clear(output: &Path) -> Result<(), TrainError> {
 
 /// Removes what a process killed while it wrote leaves beside the real files.
 pub(crate) fn clear_leftovers(output: &Path) -> Result<(), TrainError> {
-    for name in ENTRIES {
+    for name in entries() {
         for suffix in [".tmp", ".old"] {
             let path = output.join(format!(".{name}{suffix}"));
             if path.is_dir() {

@@ -48,7 +48,7 @@ mod system;
 mod train;
 
 pub use about::About;
-pub use claim::Start;
+pub use claim::{Start, TENSORBOARD};
 pub use config::{DeviceName, EvalEvery, RunConfig};
 pub use digest::{Identity, digest, file_digest, identity};
 pub use error::TrainError;

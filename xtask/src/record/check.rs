@@ -45,7 +45,11 @@ impl Record {
         differ("framework", self.framework.as_deref(), wanted)?;
         differ("model", config.model.as_str(), model)?;
         differ("task", config.task, cell.task)?;
-        differ("method", config.method.as_str(), cell.approach.method())?;
+        differ(
+            "method",
+            config.method.as_str(),
+            cell.approach.method().name(),
+        )?;
         differ("rank, alpha and dropout", found_lora, lora)?;
         if targets.is_some() {
             differ("targets", config.targets(), targets)?;

@@ -53,15 +53,7 @@ pub(super) fn ranks(results: &Results) -> Vec<usize> {
 
 /// The methods of the grid in a fixed order: head, BitFit, LoRA by rank, full.
 fn approaches(results: &Results) -> Vec<Approach> {
-    let mut found: Vec<Approach> = Vec::new();
-    for cell in &results.grid.cells {
-        if !found
-            .iter()
-            .any(|approach| approach.slug() == cell.approach.slug())
-        {
-            found.push(cell.approach.clone());
-        }
-    }
+    let mut found = results.grid.approaches();
     found.sort_by_key(|approach| match approach {
         Approach::Head => (0, 0),
         Approach::Bitfit => (1, 0),
@@ -137,6 +129,13 @@ pub(super) fn stroke(
         .map_err(drawing)
 }
 
+/// An axis with a place for each method: its range and the words on it.
+fn method_axis(approaches: &[Approach]) -> ((f64, f64), Vec<(f64, String)>) {
+    let place = |(place, approach): (usize, &Approach)| (place as f64, approach.label());
+    let ticks = approaches.iter().enumerate().map(place).collect();
+    ((-0.6, approaches.len() as f64 - 0.4), ticks)
+}
+
 /// The best score of every seed as a point, the mean as a bar with its value.
 fn by_method(results: &Results) -> Result<String> {
     let (tasks, approaches, ranks) = (results.grid.tasks(), approaches(results), ranks(results));
@@ -147,12 +146,7 @@ fn by_method(results: &Results) -> Result<String> {
         tasks.len(),
         |index, area| {
             let task = tasks[index];
-            let ticks: Vec<(f64, String)> = approaches
-                .iter()
-                .enumerate()
-                .map(|(place, approach)| (place as f64, approach.label()))
-                .collect();
-            let range = (-0.6, approaches.len() as f64 - 0.4);
+            let (range, ticks) = method_axis(&approaches);
             let axes = panel(
                 area,
                 words::task(task),
@@ -325,14 +319,9 @@ fn cost(results: &Results) -> Result<String> {
                     .flat_map(|cell| cell.ours.iter().filter_map(|(_, record)| read(record)))
                     .collect()
             };
-            let ticks: Vec<(f64, String)> = approaches
-                .iter()
-                .enumerate()
-                .map(|(place, approach)| (place as f64, approach.label()))
-                .collect();
+            let (range, ticks) = method_axis(&approaches);
             // A cost is read from zero.
             let values: Vec<f64> = approaches.iter().flat_map(of).chain([0.0]).collect();
-            let range = (-0.6, approaches.len() as f64 - 0.4);
             let axes = panel(area, title, ("", unit), range, &ticks, &values)?;
             for (place, approach) in approaches.iter().enumerate() {
                 let (values, shade) = (of(approach), color(approach, &ranks));

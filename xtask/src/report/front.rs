@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::table::{Align, Table};
 use super::words;
-use crate::grid::Grid;
+use crate::grid::{Approach, Grid};
 use crate::results::Results;
 use crate::workspace;
 
@@ -39,13 +39,7 @@ pub(super) fn page() -> Result<String> {
 
 fn row(results: &Results) -> [String; 7] {
     let grid = &results.grid;
-    let mut methods: Vec<String> = Vec::new();
-    for cell in &grid.cells {
-        let label = cell.approach.label();
-        if !methods.contains(&label) {
-            methods.push(label);
-        }
-    }
+    let methods: Vec<String> = grid.approaches().iter().map(Approach::label).collect();
     let tasks: Vec<&str> = grid.tasks().into_iter().map(words::task).collect();
     let peer: usize = results.cells.iter().map(|cell| cell.peer.len()).sum();
     let all = grid.cells.len() * grid.seeds.len();

@@ -9,6 +9,7 @@ mod board;
 mod collect;
 mod inputs;
 mod outline;
+mod picks;
 mod queue;
 mod runs;
 mod slurm;
@@ -19,13 +20,16 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use crate::estimate::Machine;
 use crate::grid::Grid;
 use crate::report;
 use crate::workspace;
 use board::Board;
 use collect::{Agreement, Timing, collect};
+use outline::{Asked, planned};
+use picks::{cells_of, picks};
 use queue::{Next, Queue};
-use runs::{Machine, Run, Todo, plan, skip_recorded};
+use runs::{Run, Todo};
 
 pub(crate) use inputs::{Inputs, Places};
 pub(crate) use worker::work;
@@ -149,28 +153,25 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
         .only
         .as_ref()
         .map_or(args.filter.clone(), |only| vec![only.clone()]);
-    let chosen = outline::chosen(&grid, &filters)?;
-    let inputs = Inputs::find(&chosen, places)?;
-    let asked = outline::Asked {
+    let picks = picks(&grid, &filters)?;
+    let inputs = Inputs::find(&cells_of(&grid, &picks), places)?;
+    let asked = Asked {
+        picks: &picks,
         work: &work,
         results: &results,
-        filters: &filters,
         machine,
         skip_recorded: args.skip_recorded,
     };
     if args.launcher == Launcher::Slurm {
-        return launch(args, &chosen, &inputs, asked);
+        return launch(args, &grid, &inputs, asked);
     }
     if args.dry_run {
-        let (table, sum) = outline::dry_run(&chosen, &inputs, asked)?;
+        let (table, sum) = outline::dry_run(&inputs, asked)?;
         print!("{table}");
         eprintln!("{sum}");
         return Ok(());
     }
-    let mut runs = plan(&grid, &inputs, &work, &filters, machine)?;
-    if args.skip_recorded {
-        skip_recorded(&mut runs, &results);
-    }
+    let mut runs = planned(&inputs, asked)?;
     if let Some(only) = &args.only {
         // The run it starts from is a task of its own.
         runs.retain(|run| run.name == *only);
@@ -209,12 +210,7 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
 }
 
 /// Writes and submits what a cluster needs, or prints it.
-fn launch(
-    args: &ReproduceArgs,
-    grid: &Grid,
-    inputs: &Inputs,
-    asked: outline::Asked<'_>,
-) -> Result<()> {
+fn launch(args: &ReproduceArgs, grid: &Grid, inputs: &Inputs, asked: Asked<'_>) -> Result<()> {
     let absolute = |path: &Path| std::path::absolute(path).context("this folder cannot be named");
     let (work, results) = (absolute(asked.work)?, absolute(asked.results)?);
     let mut again = vec![args.grid.clone()];
@@ -248,8 +244,8 @@ fn launch(
         threads: asked.machine.threads,
         options: &args.sbatch,
     };
-    let runs = outline::planned(grid, inputs, asked)?;
-    let arrays = slurm::arrays(&slurm::tasks(grid, asked.filters, &runs, asked.machine)?);
+    let runs = planned(inputs, asked)?;
+    let arrays = slurm::arrays(&slurm::tasks(asked.picks, &runs, asked.machine)?);
     if arrays.is_empty() {
         eprintln!("all {} runs are done already", runs.len());
         return Ok(());

@@ -4,67 +4,36 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::inputs::Inputs;
-use super::runs::{Machine, Run, Todo, method, plan, skip_recorded};
-use crate::estimate::{Shape, Tasks, free_memory, micro_batch, pace};
-use crate::grid::{Cell, Grid};
+use super::picks::Pick;
+use super::runs::{Run, plan, skip_recorded};
+use crate::estimate::{Machine, Shape, Tasks, pace};
+use crate::grid::Cell;
 use crate::report::{Align, Table, bytes, duration};
 
 /// What was asked of `reproduce`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'a> {
+    /// The runs that are meant.
+    pub(crate) picks: &'a [Pick<'a>],
     /// Folder of adapters and states.
     pub(crate) work: &'a Path,
     /// Folder of records.
     pub(crate) results: &'a Path,
-    /// Parts of names.
-    pub(crate) filters: &'a [String],
     /// How runs share the machine.
     pub(crate) machine: Machine,
     /// Whether records count as done.
     pub(crate) skip_recorded: bool,
 }
 
-/// The cells that have a run which a filter picks, and those that they start from.
-///
-/// # Errors
-/// When no run matches.
-pub(crate) fn chosen(grid: &Grid, filters: &[String]) -> Result<Grid> {
-    let wanted = |cell: &Cell| {
-        let mut names = grid.seeds.iter().map(|&seed| cell.run_name(seed));
-        filters.is_empty()
-            || names.any(|name| filters.iter().any(|filter| name.contains(filter.as_str())))
-    };
-    let picked: Vec<&Cell> = grid.cells.iter().filter(|cell| wanted(cell)).collect();
-    if picked.is_empty() {
-        bail!(
-            "no run of the grid {} matches --filter {}",
-            grid.name,
-            filters.join(" ")
-        );
-    }
-    let starts: Vec<&Cell> = picked
-        .iter()
-        .filter_map(|cell| grid.start_of(cell))
-        .collect();
-    let cells = grid
-        .cells
-        .iter()
-        .filter(|cell| picked.contains(cell) || starts.contains(cell));
-    Ok(Grid {
-        cells: cells.cloned().collect(),
-        ..grid.clone()
-    })
-}
-
 /// The table of all runs, and what they come to.
 ///
 /// # Errors
 /// For the first recipe that cannot be trained, and for inputs that are here and wrong.
-pub(crate) fn dry_run(grid: &Grid, inputs: &Inputs, asked: Asked<'_>) -> Result<(String, String)> {
-    let runs = planned(grid, inputs, asked)?;
+pub(crate) fn dry_run(inputs: &Inputs, asked: Asked<'_>) -> Result<(String, String)> {
+    let runs = planned(inputs, asked)?;
     let mut tasks = Tasks::new(inputs.data.as_deref());
     let pace = pace(asked.machine.jobs);
     let mut table = Table::new([
@@ -80,19 +49,19 @@ pub(crate) fn dry_run(grid: &Grid, inputs: &Inputs, asked: Asked<'_>) -> Result<
         ("State", Align::Left),
     ]);
     let (mut seconds, mut count, mut open, mut unknown) = (0.0, 0, 0, false);
-    for (cell, name) in picks(grid, asked.filters) {
+    for pick in asked.picks {
+        let (cell, name) = (pick.cell, pick.name());
         let run = runs.iter().find(|run| run.name == name);
         count += 1;
         let takes = takes(cell, run, inputs, &mut tasks, asked.machine, pace)?;
-        let done = run.is_some_and(|run| matches!(run.todo, Todo::Nothing | Todo::Recorded));
-        if !done {
+        if !run.is_some_and(Run::is_done) {
             open += 1;
             seconds += takes.seconds.unwrap_or(0.0);
             unknown |= takes.seconds.is_none();
         }
         table.row([
             name,
-            grid.start_of(cell).map_or("", |_| "mnli").to_owned(),
+            pick.start.map_or("", |_| "mnli").to_owned(),
             cell.lr.to_string(),
             cell.epochs.to_string(),
             batch(cell, takes.rows),
@@ -119,46 +88,14 @@ pub(crate) fn dry_run(grid: &Grid, inputs: &Inputs, asked: Asked<'_>) -> Result<
     Ok((table.markdown(), sum))
 }
 
-/// The runs that a filter picks and those that they start from, seed by seed.
-pub(crate) fn picks<'a>(grid: &'a Grid, filters: &[String]) -> Vec<(&'a Cell, String)> {
-    let mut picks = Vec::new();
-    for &seed in &grid.seeds {
-        let names = grid.cells.iter().map(|cell| (cell, cell.run_name(seed)));
-        picks.extend(names.filter(|(_, name)| picked(name, grid, seed, filters)));
-    }
-    picks
-}
-
-/// The run that a run of a cell starts from, by the name of either.
-pub(crate) fn start_name(grid: &Grid, cell: &Cell, name: &str) -> Option<String> {
-    let start = grid.start_of(cell)?;
-    let seed = name.strip_prefix(&cell.name())?;
-    Some(format!("{}{seed}", start.name()))
-}
-
-/// Whether a filter picks a run, or one that starts from it.
-fn picked(name: &str, grid: &Grid, seed: u64, filters: &[String]) -> bool {
-    let matches = |name: &str| {
-        filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
-    };
-    matches(name)
-        || grid.cells.iter().any(|cell| {
-            let start = grid.start_of(cell).map(|start| start.run_name(seed));
-            start.as_deref() == Some(name) && matches(&cell.run_name(seed))
-        })
-}
-
 /// The runs whose model and data are here.
-pub(crate) fn planned(grid: &Grid, inputs: &Inputs, asked: Asked<'_>) -> Result<Vec<Run>> {
-    let here = |cell: &&Cell| inputs.data.is_some() && inputs.model(&cell.model).is_some();
-    let here = Grid {
-        cells: grid.cells.iter().filter(here).cloned().collect(),
-        ..grid.clone()
-    };
-    if here.cells.is_empty() || chosen(&here, asked.filters).is_err() {
-        return Ok(Vec::new());
-    }
-    let mut runs = plan(&here, inputs, asked.work, asked.filters, asked.machine)?;
+///
+/// # Errors
+/// For the first recipe that cannot be trained.
+pub(crate) fn planned(inputs: &Inputs, asked: Asked<'_>) -> Result<Vec<Run>> {
+    let mut here = asked.picks.to_vec();
+    here.retain(|pick| inputs.data.is_some() && inputs.model(&pick.cell.model).is_some());
+    let mut runs = plan(&here, inputs, asked.work, asked.machine)?;
     if asked.skip_recorded {
         skip_recorded(&mut runs, asked.results);
     }
@@ -180,21 +117,10 @@ fn takes(
     machine: Machine,
     pace: f64,
 ) -> Result<Takes> {
-    let (method, lora) = method(cell)?;
     let shape = Shape::of(cell, inputs.model(&cell.model))?;
-    let free = free_memory().map(|bytes| bytes / 10 * 8 / machine.jobs.max(1) as u64);
-    let rows = match (run, machine.micro_batch, &shape) {
-        (Some(run), ..) => run.config.batch_size,
-        (None, None, Some(shape)) => {
-            micro_batch(shape, cell, method, lora.as_ref(), free.unwrap_or(u64::MAX))?
-        }
-        (None, most, _) => {
-            let most = most.unwrap_or(cell.batch_size).min(cell.batch_size).max(1);
-            (1..=most)
-                .rev()
-                .find(|rows| cell.batch_size.is_multiple_of(*rows))
-                .unwrap_or(1)
-        }
+    let rows = match run {
+        Some(run) => run.config.batch_size,
+        None => machine.rows_at_once(cell, shape.as_ref())?,
     };
     let Some(shape) = shape else {
         return Ok(Takes {
@@ -205,10 +131,10 @@ fn takes(
     };
     let operations = tasks
         .get(cell.task)?
-        .map(|sizes| shape.operations(cell, method, &sizes));
+        .map(|sizes| shape.operations(cell, &sizes));
     Ok(Takes {
         rows,
-        memory: Some(shape.memory(cell, method, lora.as_ref(), rows)?),
+        memory: Some(shape.memory(cell, rows)?),
         seconds: operations.map(|operations| operations / pace),
     })
 }

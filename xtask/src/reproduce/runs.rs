@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use lowburn_lora::LoraConfig;
+use anyhow::{Context, Result};
 use lowburn_trainer::{
     DeviceName, Method, RunConfig, RunRecord, Start, Status, digest, kept_folder,
 };
 
 use super::inputs::Inputs;
-use crate::estimate::{Shape, free_memory, micro_batch};
-use crate::grid::{Approach, Cell, Grid};
+use super::picks::Pick;
+use crate::estimate::{Machine, Shape};
+use crate::grid::{Approach, Cell};
 use crate::record::Record;
 use crate::results::record_folder;
 
@@ -63,21 +63,15 @@ impl Run {
         Ok(())
     }
 
+    /// Whether there is nothing to train.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.todo, Todo::Nothing | Todo::Recorded)
+    }
+
     /// Whether it is finished in the work folder.
     fn is_finished(&self) -> bool {
         self.todo == Todo::Nothing
     }
-}
-
-/// How the runs of a grid share the machine.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Machine {
-    /// Runs at a time.
-    pub(crate) jobs: usize,
-    /// Threads of each.
-    pub(crate) threads: usize,
-    /// Rows of a forward pass at most; `None`: as many as fit the memory.
-    pub(crate) micro_batch: Option<usize>,
 }
 
 /// What the work folder says about a run, or the records do.
@@ -119,82 +113,64 @@ impl Todo {
     }
 }
 
-/// All runs of a grid whose names hold one of the filters (all for none), seed by seed, so that every cell has its
-/// first number early, and the runs that they start from before them.
+/// The runs, in the order of the picks.
 ///
 /// # Errors
-/// For the first recipe that cannot be trained, and when no run matches.
+/// For the first recipe that cannot be trained.
 pub(crate) fn plan(
-    grid: &Grid,
+    picks: &[Pick<'_>],
     inputs: &Inputs,
     work: &Path,
-    filters: &[String],
     machine: Machine,
 ) -> Result<Vec<Run>> {
-    let wanted = |name: &str| {
-        filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
-    };
-    let mut runs: Vec<Run> = Vec::new();
-    for &seed in &grid.seeds {
-        let chosen = grid
-            .cells
-            .iter()
-            .filter(|cell| wanted(&cell.run_name(seed)));
-        for cell in chosen.flat_map(|cell| grid.start_of(cell).into_iter().chain([cell])) {
-            let name = cell.run_name(seed);
-            if runs.iter().any(|run| run.name == name) {
-                continue;
-            }
-            let parent = grid.start_of(cell).map(|start| {
-                let name = start.run_name(seed);
-                let folder = work.join(&name);
-                Parent { name, folder }
-            });
-            let run = one(cell, seed, inputs, work.join(&name), parent, machine);
-            let mut run = run.with_context(|| format!("in the run {name}"))?;
-            let parent = run.parent.as_ref().map(|parent| &parent.name);
-            let parent = parent.and_then(|name| runs.iter().find(|run| run.name == *name));
-            if parent.is_none_or(Run::is_finished) {
-                run.settle()?;
-            }
-            runs.push(run);
-        }
+    let mut runs = Vec::new();
+    for pick in picks {
+        let run = one(pick, inputs, work, machine);
+        runs.push(run.with_context(|| format!("in the run {}", pick.name()))?);
     }
-    if runs.is_empty() {
-        bail!(
-            "no run of the grid {} matches --filter {}",
-            grid.name,
-            filters.join(" ")
-        );
+    // What is no start of its own first, so that it is known which starts are done.
+    for run in runs.iter_mut().filter(|run| run.parent.is_none()) {
+        run.settle()?;
+    }
+    let done: Vec<String> = runs
+        .iter()
+        .filter(|run| run.is_finished())
+        .map(|run| run.name.clone())
+        .collect();
+    let ready = |run: &&mut Run| {
+        run.parent
+            .as_ref()
+            .is_some_and(|parent| done.contains(&parent.name))
+    };
+    for run in runs.iter_mut().filter(ready) {
+        run.settle()?;
     }
     Ok(runs)
 }
 
 /// A run whose recipe is checked, apart from what another run must leave first.
-fn one(
-    cell: &Cell,
-    seed: u64,
-    inputs: &Inputs,
-    folder: PathBuf,
-    parent: Option<Parent>,
-    machine: Machine,
-) -> Result<Run> {
+fn one(pick: &Pick<'_>, inputs: &Inputs, work: &Path, machine: Machine) -> Result<Run> {
+    let (cell, name) = (pick.cell, pick.name());
+    let folder = work.join(&name);
     let model = inputs.model(&cell.model).context("its model is not here")?;
     let data = inputs.data.as_deref().context("its data is not here")?;
-    let mut config = run_config(cell, seed, model, data)?;
+    let mut config = run_config(cell, pick.seed, model, data)?;
     config.threads = Some(machine.threads);
     config.batch_size = match as_before(cell, &folder).filter(|_| machine.micro_batch.is_none()) {
         Some(rows) => rows,
-        None => rows_at_once(cell, &config, machine)?,
+        None => machine.rows_at_once(cell, Shape::of(cell, Some(model))?.as_ref())?,
     };
     config.accumulate = cell.batch_size / config.batch_size;
     config.clone().check()?;
     Ok(Run {
-        name: cell.run_name(seed),
         config,
         digest: None,
         folder,
-        parent,
+        parent: pick.start_name().map(|name| Parent {
+            folder: work.join(&name),
+            name,
+        }),
+        name,
         todo: Todo::Waits,
     })
 }
@@ -204,23 +180,6 @@ fn one(
 fn as_before(cell: &Cell, folder: &Path) -> Option<usize> {
     let config = RunRecord::read(&folder.join(RunRecord::FILE)).ok()?.config;
     (config.batch_size * config.accumulate == cell.batch_size).then_some(config.batch_size)
-}
-
-/// Rows of a forward pass: a divisor of the recipe's batch, as large as was allowed or as the memory allows.
-fn rows_at_once(cell: &Cell, config: &RunConfig, machine: Machine) -> Result<usize> {
-    let batch = cell.batch_size.max(1);
-    if let Some(most) = machine.micro_batch {
-        let divisors = (1..=batch.min(most)).rev();
-        return Ok(divisors
-            .into_iter()
-            .find(|rows| batch.is_multiple_of(*rows))
-            .unwrap_or(1));
-    }
-    let free = free_memory().map(|bytes| bytes / 10 * 8 / machine.jobs.max(1) as u64);
-    let (Some(free), Some(shape)) = (free, Shape::of(cell, Some(&config.model))?) else {
-        return Ok(batch);
-    };
-    micro_batch(&shape, cell, config.method, config.lora.as_ref(), free)
 }
 
 /// What a run's folder says, for the run of this digest.
@@ -267,38 +226,7 @@ fn is_recorded(folder: &Path, digest: &str) -> bool {
     same && folder.join("log.jsonl").is_file()
 }
 
-/// The method of a cell, and its adapter.
-///
-/// # Errors
-/// When the targets are no targets.
-pub(crate) fn method(cell: &Cell) -> Result<(Method, Option<LoraConfig>)> {
-    let Approach::Lora {
-        rank,
-        alpha,
-        targets,
-        dropout,
-        init,
-        ..
-    } = &cell.approach
-    else {
-        let method = match &cell.approach {
-            Approach::Full => Method::Full,
-            Approach::Bitfit => Method::Bitfit,
-            _ => Method::Head,
-        };
-        return Ok((method, None));
-    };
-    let lora = LoraConfig::new(*rank, *alpha, targets.parse()?);
-    let lora = LoraConfig {
-        dropout: *dropout,
-        init: *init,
-        ..lora
-    };
-    Ok((Method::Lora, Some(lora)))
-}
-
 fn run_config(cell: &Cell, seed: u64, model: &Path, data: &Path) -> Result<RunConfig> {
-    let (method, lora) = method(cell)?;
     let position_branch = match &cell.approach {
         Approach::Lora {
             position_branch, ..
@@ -310,8 +238,8 @@ fn run_config(cell: &Cell, seed: u64, model: &Path, data: &Path) -> Result<RunCo
         model_name: cell.model.clone(),
         task: cell.task,
         data_dir: data.to_owned(),
-        method,
-        lora,
+        method: cell.approach.method(),
+        lora: cell.approach.lora()?,
         position_branch,
         init_adapter: None,
         epochs: cell.epochs,

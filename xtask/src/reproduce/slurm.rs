@@ -11,9 +11,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::outline::{picks, start_name};
-use super::runs::{Machine, Run, Todo, method};
-use crate::estimate::Shape;
+use super::picks::Pick;
+use super::runs::Run;
+use crate::estimate::{Machine, Shape};
 use crate::grid::Grid;
 use crate::workspace;
 
@@ -66,29 +66,23 @@ pub(crate) struct Task {
 ///
 /// # Errors
 /// When a model's configuration cannot be read.
-pub(crate) fn tasks(
-    grid: &Grid,
-    filters: &[String],
-    runs: &[Run],
-    machine: Machine,
-) -> Result<Vec<Task>> {
+pub(crate) fn tasks(picks: &[Pick<'_>], runs: &[Run], machine: Machine) -> Result<Vec<Task>> {
     let mut tasks = Vec::new();
-    for (cell, name) in picks(grid, filters) {
+    for pick in picks {
+        let (cell, name) = (pick.cell, pick.name());
         let run = runs.iter().find(|run| run.name == name);
-        if run.is_some_and(|run| matches!(run.todo, Todo::Nothing | Todo::Recorded)) {
+        if run.is_some_and(Run::is_done) {
             continue;
         }
-        let (method, lora) = method(cell)?;
-        let rows = run.map_or(machine.micro_batch, |run| Some(run.config.batch_size));
-        let rows = rows.unwrap_or(cell.batch_size).min(cell.batch_size);
         let shape = Shape::of(cell, run.map(|run| run.config.model.as_path()))?;
-        let memory = shape
-            .map(|shape| shape.memory(cell, method, lora.as_ref(), rows))
-            .transpose()?;
+        let rows = match run {
+            Some(run) => run.config.batch_size,
+            None => machine.rows_at_once(cell, shape.as_ref())?,
+        };
         tasks.push(Task {
-            parent: start_name(grid, cell, &name),
+            parent: pick.start_name(),
             name,
-            memory,
+            memory: shape.map(|shape| shape.memory(cell, rows)).transpose()?,
         });
     }
     Ok(tasks)

@@ -33,16 +33,18 @@ pub(super) fn execute(args: &SubmitArgs) -> anyhow::Result<()> {
     let sources = sources(args)?;
     let quiet = args.common.quiet;
     // All of the data before the first prediction, which may be the beginning of hours.
+    let mut data = BTreeMap::new();
     for file in SubmissionFile::ALL {
         if sources.contains_key(&file.task) {
             let located = locate::data(&args.data_dir, file.data, file.split, quiet)?;
             Dataset::load(&located.path, file.data, file.split)?;
+            data.insert(file.name, located.path);
         }
     }
     let mut tables = BTreeMap::new();
     for file in SubmissionFile::ALL {
-        let table = match sources.get(&file.task) {
-            Some(source) => predicted(args, source, file)?,
+        let table = match sources.get(&file.task).zip(data.remove(file.name)) {
+            Some((source, data)) => predicted(args, source, data, file)?,
             None => {
                 let text = format!(
                     "{}: no model; every row gets the same prediction",
@@ -145,18 +147,22 @@ fn source(args: &SubmitArgs, task: Task, folder: &Path) -> anyhow::Result<Source
     Ok(plain(base(model)?, Some(folder.to_path_buf())))
 }
 
-fn predicted(args: &SubmitArgs, source: &Source, file: SubmissionFile) -> anyhow::Result<String> {
+fn predicted(
+    args: &SubmitArgs,
+    source: &Source,
+    data_dir: PathBuf,
+    file: SubmissionFile,
+) -> anyhow::Result<String> {
     let quiet = args.common.quiet;
     note(
         quiet,
         &format!("{}: {} of {}", file.name, file.split, file.data),
     );
-    let located = locate::data(&args.data_dir, file.data, file.split, quiet)?;
     let config = PredictConfig {
         source: source.clone(),
         task: file.data,
         input: PredictInput::Split {
-            data_dir: located.path,
+            data_dir,
             split: file.split.to_owned(),
         },
         batch_size: args.batch.batch_size,
