@@ -7,6 +7,7 @@ mod disentangled;
 mod heads;
 mod linear;
 mod norm;
+mod product;
 mod relative;
 pub(crate) mod simd;
 mod unfold;
