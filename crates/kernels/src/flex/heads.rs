@@ -5,6 +5,8 @@ use std::cell::RefCell;
 
 use burn_flex::FlexTensor;
 
+use super::buffer::Out;
+use super::product::{Matrix, Start, Target, Term, sum_of_products_alone};
 use super::simd::{dot, exp, max, multiversion, sum};
 use crate::backend::AttentionShape;
 
@@ -78,29 +80,19 @@ pub(super) unsafe fn small_product(
     accumulate: bool,
 ) {
     let [m, n, k] = size;
+    let start = if accumulate { Start::Add } else { Start::Zero };
     // SAFETY: promised by the caller.
     unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            dst.0,
-            1,
-            dst.1,
-            accumulate,
-            lhs.0,
-            lhs.2,
-            lhs.1,
-            rhs.0,
-            rhs.2,
-            rhs.1,
-            1.0,
+        let term = Term {
+            a: Matrix::from_raw(lhs.0, [m, k], [lhs.1 as usize, lhs.2 as usize]),
+            b: Matrix::from_raw(rhs.0, [k, n], [rhs.1 as usize, rhs.2 as usize]),
             scale,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+        };
+        let target = Target {
+            out: Out(dst.0),
+            stride: dst.1 as usize,
+        };
+        sum_of_products_alone(target, start, &[term]);
     }
 }
 

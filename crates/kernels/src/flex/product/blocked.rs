@@ -12,11 +12,13 @@ use crate::flex::buffer::Out;
 /// Steps of the depth in one block: a panel of b of this depth (96 KiB) and a few more fit the second cache beside what is read
 /// of a.
 const DEPTH: usize = 768;
-/// Columns of a block, which is packed and used by one task.
-const BLOCK_COLS: usize = 4 * COLS;
+/// Panels of b that a task goes through for every tile of a.
+const BLOCK_PANELS: usize = 4;
+/// Tasks for each thread, so that all end at about the same time.
+const TASKS: usize = 12;
 /// Rows of a tile panel in the packed a.
 const LINE: usize = LANES;
-/// Fewer rows than this for a task are not worth packing b for it.
+/// Fewer tiles of a than this are no task of their own: the panels of b would be fetched for little.
 const FEWEST_TILES: usize = 8;
 /// Below these sizes most of a tile would be for nothing.
 const FEWEST_ROWS: usize = 5;
@@ -81,19 +83,36 @@ fn tiles(slice: &Slice<'_>) -> usize {
     slice.a.rows.div_ceil(ROWS)
 }
 
+fn panels(slice: &Slice<'_>) -> usize {
+    slice.b.cols.div_ceil(COLS)
+}
+
 /// # Safety
 /// As for [`run`].
 unsafe fn in_parallel(target: Target, slice: Slice<'_>) {
     let tiles = tiles(&slice);
-    let size = slice.depth * LINE;
-    let mut packed: Vec<f32> = Vec::with_capacity(tiles * size);
-    let a = Out(packed.as_mut_ptr());
-    (0..tiles).into_par_iter().with_min_len(4).for_each(|tile| {
-        // SAFETY: every task packs its own panels, which the buffer has room for.
-        unsafe { pack_rows(&slice, tile, a.at(tile * size)) };
-    });
-    let column_blocks = slice.b.cols.div_ceil(BLOCK_COLS);
-    let wanted = (12 * rayon::current_num_threads()).div_ceil(column_blocks);
+    let (panels, behind) = (panels(&slice), tiles * slice.depth * LINE);
+    let mut buffer: Vec<f32> = Vec::with_capacity(behind + panels * slice.depth * COLS + LANES);
+    let start = buffer.as_mut_ptr();
+    let a = Out(start.wrapping_add(start.align_offset(64).min(LANES)));
+    // SAFETY: the buffer has room for the panels of b behind those of a.
+    let b = Out(unsafe { a.at(behind) });
+    let packing = |number: usize| {
+        // SAFETY: every task packs a panel of its own.
+        unsafe {
+            if number < tiles {
+                pack_rows(&slice, number, a);
+            } else {
+                pack_columns(&slice, number - tiles, b);
+            }
+        }
+    };
+    (0..tiles + panels)
+        .into_par_iter()
+        .with_min_len(4)
+        .for_each(packing);
+    let column_blocks = panels.div_ceil(BLOCK_PANELS);
+    let wanted = (TASKS * rayon::current_num_threads()).div_ceil(column_blocks);
     let row_blocks = wanted.min(tiles.div_ceil(FEWEST_TILES)).max(1);
     (0..column_blocks * row_blocks)
         .into_par_iter()
@@ -102,10 +121,8 @@ unsafe fn in_parallel(target: Target, slice: Slice<'_>) {
             let (block, rows) = (task / row_blocks, task % row_blocks);
             let from = tiles * rows / row_blocks;
             let to = tiles * (rows + 1) / row_blocks;
-            with_scratch(slice.depth * BLOCK_COLS, |scratch| {
-                // SAFETY: tasks write different rows or columns.
-                unsafe { columns(target, &slice, block, (from, to), a, scratch) };
-            });
+            // SAFETY: tasks write different rows or columns.
+            unsafe { multiply(target, &slice, block, (from, to), (a, b)) };
         });
 }
 
@@ -113,38 +130,37 @@ unsafe fn in_parallel(target: Target, slice: Slice<'_>) {
 /// As for [`run`].
 unsafe fn alone(target: Target, slice: Slice<'_>) {
     let tiles = tiles(&slice);
-    let size = slice.depth * LINE;
-    with_scratch(tiles * size + slice.depth * BLOCK_COLS, |scratch| {
+    let (panels, behind) = (panels(&slice), tiles * slice.depth * LINE);
+    with_scratch(behind + panels * slice.depth * COLS, |scratch| {
         let a = Out(scratch);
-        // SAFETY: the scratch memory has room for the panels of a, and for a block of b behind them.
+        // SAFETY: the scratch memory has room for the panels of b behind those of a.
         unsafe {
-            for tile in 0..tiles {
-                pack_rows(&slice, tile, a.at(tile * size));
-            }
-            for block in 0..slice.b.cols.div_ceil(BLOCK_COLS) {
-                columns(target, &slice, block, (0, tiles), a, a.at(tiles * size));
+            let b = Out(a.at(behind));
+            (0..tiles).for_each(|tile| pack_rows(&slice, tile, a));
+            (0..panels).for_each(|panel| pack_columns(&slice, panel, b));
+            for block in 0..panels.div_ceil(BLOCK_PANELS) {
+                multiply(target, &slice, block, (0, tiles), (a, b));
             }
         }
     });
 }
 
-/// Lends `len` elements of this thread's scratch memory, at the border of a cache line.
+/// Lends `len` elements of this thread's scratch memory, from the border of a cache line on.
 fn with_scratch(len: usize, work: impl FnOnce(*mut f32)) {
     SCRATCH.with_borrow_mut(|scratch| {
         if scratch.capacity() < len + LANES {
             *scratch = Vec::with_capacity(len + LANES);
         }
         let start = scratch.as_mut_ptr();
-        let before = start.align_offset(64);
-        work(start.wrapping_add(before.min(LANES)));
+        work(start.wrapping_add(start.align_offset(64).min(LANES)));
     });
 }
 
-/// Packs the rows of a tile.
+/// Packs the rows of a tile into their place.
 ///
 /// # Safety
-/// `out` has room for them.
-unsafe fn pack_rows(slice: &Slice<'_>, tile: usize, out: *mut f32) {
+/// `out` has room for all tiles.
+unsafe fn pack_rows(slice: &Slice<'_>, tile: usize, out: Out) {
     let a = &slice.a;
     let first = tile * ROWS;
     let source = Source {
@@ -155,57 +171,65 @@ unsafe fn pack_rows(slice: &Slice<'_>, tile: usize, out: *mut f32) {
         depth: slice.depth,
     };
     // SAFETY: the part is inside the matrix, one of whose strides is 1.
-    unsafe { pack(source, 1, out) }
+    unsafe { pack(source, 1, out.at(tile * slice.depth * LINE)) }
 }
 
-/// Packs a block of columns of b and multiplies the tiles `from..to` of a by it.
+/// Packs the columns of a panel into their place.
 ///
 /// # Safety
-/// `scratch` has room for the block; the rows and columns are the task's own.
-unsafe fn columns(
+/// `out` has room for all panels.
+unsafe fn pack_columns(slice: &Slice<'_>, panel: usize, out: Out) {
+    let b = &slice.b;
+    let first = panel * COLS;
+    let width = COLS.min(b.cols - first);
+    let source = Source {
+        data: b.data[slice.from * b.row_stride + first * b.col_stride..].as_ptr(),
+        across: b.col_stride,
+        along: b.row_stride,
+        width,
+        depth: slice.depth,
+    };
+    // SAFETY: as above.
+    unsafe {
+        pack(
+            source,
+            width.div_ceil(LANES),
+            out.at(panel * slice.depth * COLS),
+        )
+    }
+}
+
+/// Multiplies the tiles `from..to` of a by a block of columns of b.
+///
+/// # Safety
+/// a and b are packed; the rows and columns of the target are the task's own.
+unsafe fn multiply(
     target: Target,
     slice: &Slice<'_>,
     block: usize,
     (from, to): (usize, usize),
-    a: Out,
-    scratch: *mut f32,
+    (a, b): (Out, Out),
 ) {
-    let (b, depth) = (&slice.b, slice.depth);
-    let first = block * BLOCK_COLS;
-    let last = b.cols.min(first + BLOCK_COLS);
-    let panels = (last - first).div_ceil(COLS);
-    let width = |panel: usize| (last - first - panel * COLS).min(COLS);
-    for panel in 0..panels {
-        let col = first + panel * COLS;
-        let source = Source {
-            data: b.data[slice.from * b.row_stride + col * b.col_stride..].as_ptr(),
-            across: b.col_stride,
-            along: b.row_stride,
-            width: width(panel),
-            depth,
-        };
-        let lanes = width(panel).div_ceil(LANES);
-        // SAFETY: the part is inside the matrix, one of whose strides is 1, and the scratch memory has room for it.
-        unsafe { pack(source, lanes, scratch.add(panel * depth * COLS)) };
-    }
+    let depth = slice.depth;
+    let first = block * BLOCK_PANELS;
+    let last = panels(slice).min(first + BLOCK_PANELS);
     for row in from..to {
-        for panel in 0..panels {
-            let col = first + panel * COLS;
+        for panel in first..last {
+            let col = panel * COLS;
             let begin = match slice.start {
                 Start::Zero => Begin::Zero,
                 Start::Bias(bias) => Begin::Bias(bias[col..].as_ptr()),
                 Start::Add => Begin::Add,
             };
-            // SAFETY: a and b are packed, the place is inside the target and the task's own.
+            // SAFETY: the place is inside the target and the task's own.
             unsafe {
                 let place = Place {
                     out: target.out.at(row * ROWS * target.stride + col),
                     stride: target.stride,
                     rows: ROWS.min(slice.a.rows - row * ROWS),
-                    cols: width(panel),
+                    cols: COLS.min(slice.b.cols - col),
                 };
-                let a = a.at(row * depth * LINE);
-                let b = scratch.add(panel * depth * COLS);
+                let (a, b) = (a.at(row * depth * LINE), b.at(panel * depth * COLS));
                 tile(depth, a, b, slice.scale, begin, place);
             }
         }

@@ -42,15 +42,24 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// The first rows and columns of a matrix whose rows are `stride` elements apart.
-    pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
-        assert!(rows == 0 || (cols <= stride && (rows - 1) * stride + cols <= data.len()));
+    /// The elements at multiples of the strides, one of which is 1.
+    ///
+    /// # Safety
+    /// They lie inside one allocation that outlives the matrix.
+    pub(crate) unsafe fn from_raw(
+        data: *const f32,
+        [rows, cols]: [usize; 2],
+        [row_stride, col_stride]: [usize; 2],
+    ) -> Self {
+        let last = rows.saturating_sub(1) * row_stride + cols.saturating_sub(1) * col_stride;
+        let len = if rows * cols == 0 { 0 } else { last + 1 };
         Self {
-            data,
+            // SAFETY: promised by the caller.
+            data: unsafe { std::slice::from_raw_parts(data, len) },
             rows,
             cols,
-            row_stride: stride,
-            col_stride: 1,
+            row_stride,
+            col_stride,
         }
     }
 
@@ -139,14 +148,31 @@ pub(crate) unsafe fn sum_of_products(target: Target, start: Start<'_>, terms: &[
     }
     let work: usize = terms.iter().map(|term| m * n * term.a.cols).sum();
     let parallel = work >= WORTH_THREADS && rayon::current_num_threads() > 1;
-    #[cfg(target_arch = "x86_64")]
-    if blocked::worth_it(m, n, first.a.cols) {
-        // SAFETY: the sizes agree, the target is the caller's promise, and the instructions are there.
-        unsafe { blocked::run(target, start, terms, parallel) };
-        return;
+    // SAFETY: the sizes agree, and the target is the caller's promise.
+    unsafe { dispatch(target, start, terms, parallel) }
+}
+
+/// The same on the calling thread alone, for tasks that run beside each other already.
+///
+/// # Safety
+/// As for [`sum_of_products`].
+pub(crate) unsafe fn sum_of_products_alone(target: Target, start: Start<'_>, terms: &[Term<'_>]) {
+    // SAFETY: the caller's promise.
+    unsafe { dispatch(target, start, terms, false) }
+}
+
+/// # Safety
+/// As for [`sum_of_products`], with sizes that agree.
+unsafe fn dispatch(target: Target, start: Start<'_>, terms: &[Term<'_>], parallel: bool) {
+    let (a, b) = (&terms[0].a, &terms[0].b);
+    // SAFETY: the caller's promise, and the instructions are there.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if blocked::worth_it(a.rows, b.cols, a.cols) {
+            return blocked::run(target, start, terms, parallel);
+        }
+        with_crate(target, start, terms, parallel);
     }
-    // SAFETY: as above.
-    unsafe { with_crate(target, start, terms, parallel) }
 }
 
 /// The same by the crate `gemm`.
