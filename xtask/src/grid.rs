@@ -22,6 +22,7 @@ const BUILT_IN: [(&str, &str); 6] = [
         "minilm-deberta",
         include_str!("../grids/minilm-deberta.toml"),
     ),
+    ("rank-study", include_str!("../grids/rank-study.toml")),
     ("authors", include_str!("../grids/authors.toml")),
     ("paper", include_str!("../grids/paper.toml")),
     ("student", include_str!("../grids/student.toml")),

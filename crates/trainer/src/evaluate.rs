@@ -157,6 +157,7 @@ fn all_logits(
     order.sort_by_key(|&row| std::cmp::Reverse(rows.lengths()[row]));
     let mut logits = vec![Vec::new(); rows.len()];
     let mut done = 0;
+    progress(done);
     for indices in order.chunks(batch_size) {
         let input = model_input(rows.batch(indices));
         let output = model.forward(&input, &mut Mode::eval());

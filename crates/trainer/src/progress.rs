@@ -65,7 +65,7 @@ pub enum Event<'a> {
     },
     /// One optimiser step.
     Step(StepReport),
-    /// Rows of an evaluation that are done.
+    /// Rows of an evaluation that are done; 0 when it starts.
     Evaluating {
         /// The split.
         split: &'a str,

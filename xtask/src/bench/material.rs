@@ -59,11 +59,26 @@ pub(crate) struct Material {
 ///
 /// # Errors
 /// When a file cannot be written.
-pub(crate) fn prepare(shape: Shape, dropout: f64, rows: usize, words: usize) -> Result<Material> {
-    let root = workspace::target().join("lowburn").join("bench");
-    let model = root.join(format!("{}-dropout{dropout}", shape.name()));
+pub(crate) fn prepare(
+    shape: Shape,
+    layers: usize,
+    dropout: f64,
+    rows: usize,
+    words: usize,
+) -> Result<Material> {
+    let root = root();
+    let deep = match layers {
+        LAYERS => String::new(),
+        other => format!("-{other}-layers"),
+    };
+    let model = root.join(format!("{}{deep}-dropout{dropout}", shape.name()));
     if !model.join("config.json").exists() {
-        checkpoint(shape, &root, &model, dropout)?;
+        let tokenizer =
+            lowburn_hub::unpack_mini(&workspace::target().join("lowburn").join("assets"))?.model;
+        checkpoint(shape, &model, &tokenizer, |config| {
+            config["num_hidden_layers"] = Value::from(layers);
+            set_dropout(config, dropout);
+        })?;
     }
     let data = root.join("data");
     for (split, rows) in [("train", rows), ("validation", 16)] {
@@ -78,17 +93,84 @@ pub(crate) fn prepare(shape: Shape, dropout: f64, rows: usize, words: usize) -> 
     Ok(Material { model, data })
 }
 
-fn checkpoint(shape: Shape, root: &Path, model: &Path, dropout: f64) -> Result<()> {
-    let mut config: Value = serde_json::from_str(shape.config())?;
+/// Layers of the shapes.
+pub(crate) const LAYERS: usize = 12;
+
+fn root() -> PathBuf {
+    workspace::target().join("lowburn").join("bench")
+}
+
+/// A checkpoint in roberta-base's shape with random weights and the tokenizer of another one, so that rows are as long as real
+/// ones are.
+///
+/// # Errors
+/// When there is no such tokenizer, or a file cannot be written.
+pub(crate) fn with_tokenizer(tokenizer: &Path, dropout: f64) -> Result<PathBuf> {
+    let model = root().join(format!("roberta-base-real-dropout{dropout}"));
+    if !model.join("config.json").exists() {
+        let text = std::fs::read_to_string(tokenizer.join("config.json"))
+            .with_context(|| format!("{} has no config.json", tokenizer.display()))?;
+        let theirs: Value = serde_json::from_str(&text)?;
+        checkpoint(Shape::RobertaBase, &model, tokenizer, |config| {
+            for name in ["pad_token_id", "bos_token_id", "eos_token_id"] {
+                config[name] = theirs[name].clone();
+            }
+            set_dropout(config, dropout);
+        })?;
+    }
+    Ok(model)
+}
+
+/// The checkpoint with an adapter merged into it: trained for one step, so that it has a head.
+///
+/// # Errors
+/// Those of training and merging.
+pub(crate) fn merged(base: &Path, data: &Path) -> Result<PathBuf> {
+    let model = root().join("roberta-base-merged");
+    if model.join("config.json").exists() {
+        return Ok(model);
+    }
+    let run = root().join("merged-run");
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let train = "--task mrpc --method lora --epochs 1 --batch-size 4 --train-rows 4 --lr 1e-3 --weight-decay 0 \
+                 --warmup-steps 0 --max-length 128 --seed 0 --quiet --overwrite";
+    let mut line = vec!["lowburn".to_owned(), "train".to_owned()];
+    line.extend(train.split_whitespace().map(str::to_owned));
+    for (name, path) in [("--model", base), ("--data-dir", data), ("--output", &run)] {
+        line.extend([name.to_owned(), text(path)]);
+    }
+    lowburn::execute(&lowburn::Cli::try_parse_from(line)?.command)?;
+    let line = ["lowburn", "merge", "--quiet", "--overwrite"].map(str::to_owned);
+    let mut line = Vec::from(line);
+    for (name, path) in [
+        ("--model", base),
+        ("--adapter", &run.join("adapter")),
+        ("--output", &model),
+    ] {
+        line.extend([name.to_owned(), text(path)]);
+    }
+    lowburn::execute(&lowburn::Cli::try_parse_from(line)?.command)?;
+    Ok(model)
+}
+
+fn set_dropout(config: &mut Value, dropout: f64) {
     for name in ["hidden_dropout_prob", "attention_probs_dropout_prob"] {
         config[name] = Value::from(dropout);
     }
-    let path = root.join("config.json");
+}
+
+fn checkpoint(
+    shape: Shape,
+    model: &Path,
+    tokenizer: &Path,
+    change: impl FnOnce(&mut Value),
+) -> Result<()> {
+    let mut config: Value = serde_json::from_str(shape.config())?;
+    change(&mut config);
+    let path = root().join("config.json");
     workspace::write(&path, &serde_json::to_string_pretty(&config)?)?;
-    let tokenizer =
-        lowburn_hub::unpack_mini(&workspace::target().join("lowburn").join("assets"))?.model;
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let (path, tokenizer, output) = (text(&path), text(&tokenizer), text(model));
+    let (path, tokenizer, output) = (text(&path), text(tokenizer), text(model));
     let line = [
         "lowburn",
         "init",

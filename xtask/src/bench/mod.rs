@@ -1,38 +1,46 @@
-//! `cargo xtask bench`: one training step of ours beside the same step of PyTorch + PEFT.
+//! `cargo xtask bench`: ours beside PyTorch + PEFT, or beside another way to do the same here.
 //!
-//! The two live in processes of their own and take turns, step by step, so that whatever else the machine does falls on
-//! both. What counts is the median over the pairs' ratios. A record goes to `results/bench`, and the table in
+//! The two live in processes of their own and take turns, request by request, so that whatever else the machine does falls
+//! on both. What counts is the median over the pairs' ratios. A record goes to `results/bench`, and the table in
 //! `docs/performance.md` is rendered from the records.
 
+mod growth;
 mod material;
 mod ours;
 mod page;
+mod passes;
+mod served;
+mod work;
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, ensure};
 
 use crate::report::Summary;
 use crate::workspace;
-use material::Shape;
+use served::Served;
+use work::{Against, Pair, Work};
 
 pub(crate) use ours::{OursArgs, serve};
 pub(crate) use page::{Record, Side, check, write};
 
 /// Arguments of `cargo xtask bench`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct BenchArgs {
-    /// What to time; may be given again
-    #[arg(long, value_enum, default_values_t = [Work::LoraStep])]
+    /// What to time; may be given again [default: everything]
+    #[arg(long, value_enum)]
     work: Vec<Work>,
     /// Python that has what scripts/requirements.txt lists; only our side is timed without it
     #[arg(long, value_name = "PYTHON")]
     python: Option<PathBuf>,
-    /// Pairs of steps
+    /// Folder that holds minilm-l6-roberta, for what works on real rows
+    #[arg(long, value_name = "DIR", requires = "data")]
+    models: Option<PathBuf>,
+    /// Folder that holds mrpc, for what works on real rows
+    #[arg(long, value_name = "DIR", requires = "models")]
+    data: Option<PathBuf>,
+    /// Pairs
     #[arg(long, value_name = "N", default_value_t = 10)]
     steps: usize,
     /// Rows of a step
@@ -44,9 +52,15 @@ pub(crate) struct BenchArgs {
     /// Rank of the adapters
     #[arg(long, value_name = "R", default_value_t = 8)]
     rank: usize,
+    /// Layers of the random checkpoint
+    #[arg(long, value_name = "N", default_value_t = material::LAYERS)]
+    layers: usize,
     /// Threads of each side [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Also time LoRA steps of many sizes: how time and memory grow with length, batch, rank and layers
+    #[arg(long)]
+    growth: bool,
     /// Print only; leave results/bench and docs/performance.md as they are
     #[arg(long)]
     dry_run: bool,
@@ -55,58 +69,10 @@ pub(crate) struct BenchArgs {
     render: bool,
 }
 
-/// What can be timed, all in f32, and in roberta-base's shape unless it says otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Work {
-    /// A LoRA step with dropouts .1
-    LoraStep,
-    /// A LoRA step without dropout
-    LoraStepNoDropout,
-    /// A step of full fine-tuning with dropouts .1
-    FullStep,
-    /// A LoRA step of DeBERTa-v2 (12 layers of 768, with the convolution) with dropouts .1
-    DebertaStep,
-}
-
-impl Work {
-    fn name(self) -> &'static str {
-        match self {
-            Work::LoraStep => "lora-step",
-            Work::LoraStepNoDropout => "lora-step-no-dropout",
-            Work::FullStep => "full-step",
-            Work::DebertaStep => "deberta-step",
-        }
-    }
-
-    fn method(self) -> &'static str {
-        match self {
-            Work::LoraStep | Work::LoraStepNoDropout | Work::DebertaStep => "lora",
-            Work::FullStep => "full",
-        }
-    }
-
-    fn dropout(self) -> f64 {
-        match self {
-            Work::LoraStep | Work::FullStep | Work::DebertaStep => 0.1,
-            Work::LoraStepNoDropout => 0.0,
-        }
-    }
-
-    fn shape(self) -> Shape {
-        match self {
-            Work::DebertaStep => Shape::DebertaV2,
-            _ => Shape::RobertaBase,
-        }
-    }
-
-    fn title(self, batch: usize, length: usize) -> String {
-        let what = match self {
-            Work::LoraStep => "LoRA step, dropouts .1",
-            Work::LoraStepNoDropout => "LoRA step, no dropout",
-            Work::FullStep => "full fine-tuning step, dropouts .1",
-            Work::DebertaStep => "LoRA step of DeBERTa-v2 (12 layers), dropouts .1",
-        };
-        format!("{what}, {batch} x {length} tokens")
+impl BenchArgs {
+    fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.threads.unwrap_or_else(cores)
     }
 }
 
@@ -119,13 +85,12 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         return write();
     }
     ensure!(args.steps > 0, "--steps is 0: give at least 1");
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = args.threads.unwrap_or(cores);
+    ensure!(args.layers > 0, "--layers is 0: give at least 1");
     if args.python.is_none() {
-        eprintln!("no --python given: only our side is timed, there is no ratio");
+        eprintln!("no --python given: only our side is timed, there is no ratio to PyTorch + PEFT");
     }
-    for &work in &args.work {
-        let record = one(work, args, threads)?;
+    for &work in &wanted(args)? {
+        let record = one(work, args)?;
         println!("{}", page::table(std::slice::from_ref(&record)).markdown());
         if !args.dry_run {
             let path = workspace::results("bench").join(format!("{}.json", work.name()));
@@ -133,95 +98,202 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             write()?;
         }
     }
+    if args.growth {
+        growth::run(args)?;
+    }
     Ok(())
 }
 
-fn one(work: Work, args: &BenchArgs, threads: usize) -> Result<Record> {
-    // Every word is at least one token, so that many words fill a row.
-    let material = material::prepare(
-        work.shape(),
-        work.dropout(),
-        args.batch * (args.steps + 3),
-        args.length,
-    )?;
-    let scratch =
-        tempfile::tempdir_in(workspace::target()).context("cannot make a temporary folder")?;
-    let shape = |command: &mut Command| {
-        command
-            .arg("--model")
-            .arg(&material.model)
-            .args(["--method", work.method()]);
-        command.args([
-            "--rank",
-            &args.rank.to_string(),
-            "--batch",
-            &args.batch.to_string(),
-        ]);
-        command.args([
-            "--length",
-            &args.length.to_string(),
-            "--threads",
-            &threads.to_string(),
-        ]);
-    };
-    let mut command = Command::new(workspace::this_program()?);
-    command
-        .arg("bench-ours")
-        .env("RAYON_NUM_THREADS", threads.to_string());
-    command
-        .arg("--data")
-        .arg(&material.data)
-        .arg("--output")
-        .arg(scratch.path().join("run"));
-    shape(&mut command);
-    eprintln!("{}: starting our side", work.name());
-    let mut ours = Served::start(command, "our side")?;
-    let mut peer = match &args.python {
-        None => None,
-        Some(python) => {
-            let mut command = Command::new(python);
-            command.arg(
-                workspace::root()
-                    .join("scripts")
-                    .join("peer")
-                    .join("bench_peft.py"),
-            );
-            shape(&mut command);
-            eprintln!("{}: starting PyTorch + PEFT", work.name());
-            Some(Served::start(command, "PyTorch + PEFT")?)
-        }
-    };
-    for pair in 1..=args.steps {
-        let mine = ours.step()?;
-        let theirs = peer.as_mut().map(Served::step).transpose()?;
-        let beside = theirs
-            .map(|theirs| format!("  PyTorch + PEFT {theirs:.2} s  ratio {:.2}", mine / theirs));
-        eprintln!(
-            "pair {pair}/{}: lowburn {mine:.2} s{}",
-            args.steps,
-            beside.unwrap_or_default()
+/// What is to be timed: what was asked for, or everything that can be.
+fn wanted(args: &BenchArgs) -> Result<Vec<Work>> {
+    let has_data = args.data.is_some();
+    if let Some(work) = args.work.iter().find(|work| work.needs_data() && !has_data) {
+        anyhow::bail!(
+            "--work {} is about real rows: give --models and --data",
+            work.name()
         );
     }
+    if !args.work.is_empty() {
+        return Ok(args.work.clone());
+    }
+    if args.growth {
+        return Ok(Vec::new());
+    }
+    let (without, all): (Vec<_>, Vec<_>) = Work::ALL
+        .into_iter()
+        .partition(|work| work.needs_data() && !has_data);
+    if !without.is_empty() {
+        let names: Vec<_> = without.iter().map(|work| work.name()).collect();
+        eprintln!("left out without --models and --data: {}", names.join(", "));
+    }
+    Ok(all)
+}
+
+/// Times one work.
+fn one(work: Work, args: &BenchArgs) -> Result<Record> {
+    let material = work.material(args)?;
+    let scratch =
+        tempfile::tempdir_in(workspace::target()).context("cannot make a temporary folder")?;
+    let sides = Sides {
+        work,
+        args,
+        material,
+        scratch: scratch.path(),
+    };
+    let (ours, other) = match work.pair() {
+        Pair::Requests(request, times) => sides.requests(request, times)?,
+        Pair::Starts => sides.starts()?,
+    };
     let cpu = ours.about["cpu"].as_str().unwrap_or("unknown").to_owned();
+    let mut ours = ours;
+    let products = ours.ask("products")?["share"].as_f64();
     let ours = ours.finish()?;
-    let peer = peer.map(Served::finish).transpose()?;
-    let ratio = peer
+    let other = other.map(Served::finish).transpose()?;
+    let ratio = other
         .as_ref()
-        .and_then(|peer| median_ratio(&ours.seconds, &peer.seconds));
+        .and_then(|other| median_ratio(&ours.seconds, &other.seconds));
+    let against = match work.against() {
+        Against::Peer => None,
+        Against::Ours(name) => Some(name.to_owned()),
+    };
     Ok(Record {
         work: work.name().to_owned(),
-        title: work.title(args.batch, args.length),
+        title: work.title(args.batch, args.length, args.rank),
+        against,
         method: work.method().to_owned(),
         rank: (work.method() == "lora").then_some(args.rank),
         dropout: work.dropout(),
         batch: args.batch,
         length: args.length,
         cpu,
-        threads,
+        threads: args.threads(),
         ours,
-        peer,
+        peer: other,
         ratio,
+        products,
     })
+}
+
+/// How the two sides of a work are started.
+struct Sides<'a> {
+    work: Work,
+    args: &'a BenchArgs,
+    material: material::Material,
+    scratch: &'a Path,
+}
+
+impl Sides<'_> {
+    /// Both sides answer the same request in turn.
+    fn requests(&self, request: &str, times: usize) -> Result<(Served, Option<Served>)> {
+        let (work, args) = (self.work, self.args);
+        eprintln!("{}: starting our side", work.name());
+        let mut ours = self.start_ours()?;
+        let mut other = self.start_other()?;
+        for pair in 1..=args.steps {
+            let (mut mine, mut theirs) = (0.0, 0.0);
+            for _ in 0..times {
+                mine += ours.timed(request)?;
+                if let Some(other) = &mut other {
+                    theirs += other.timed(request)?;
+                }
+            }
+            ours.keep(mine);
+            if let Some(other) = &mut other {
+                other.keep(theirs);
+            }
+            tell(pair, args.steps, mine, other.is_some().then_some(theirs));
+        }
+        Ok((ours, other))
+    }
+
+    /// Both sides are started again and again.
+    fn starts(&self) -> Result<(Served, Option<Served>)> {
+        let steps = self.args.steps;
+        let mut seconds: [Vec<f64>; 2] = Default::default();
+        let mut pair = 0;
+        loop {
+            pair += 1;
+            let mut ours = self.start_ours()?;
+            seconds[0].push(ours.to_ready);
+            let mut other = self.start_other()?;
+            let theirs = other.as_ref().map(|other| other.to_ready);
+            seconds[1].extend(theirs);
+            tell(pair, steps, ours.to_ready, theirs);
+            if pair == steps {
+                seconds[0].iter().for_each(|seconds| ours.keep(*seconds));
+                if let Some(other) = &mut other {
+                    seconds[1].iter().for_each(|seconds| other.keep(*seconds));
+                }
+                return Ok((ours, other));
+            }
+            ours.finish()?;
+            other.map(Served::finish).transpose()?;
+        }
+    }
+
+    fn start_ours(&self) -> Result<Served> {
+        Served::start(
+            self.ours("run", &self.work.ours(), self.args.rank)?,
+            "our side",
+        )
+    }
+
+    fn start_other(&self) -> Result<Option<Served>> {
+        let name = match self.work.against() {
+            Against::Ours(name) => {
+                let command = self.ours("other", &self.work.other(), self.args.rank)?;
+                return Served::start(command, name).map(Some);
+            }
+            Against::Peer => "PyTorch + PEFT",
+        };
+        let Some(python) = &self.args.python else {
+            return Ok(None);
+        };
+        let mut command = Command::new(python);
+        let scripts = workspace::root().join("scripts").join("peer");
+        command.arg(scripts.join("bench_peft.py"));
+        self.sizes(&mut command, self.args.rank);
+        command.args(self.work.peer(&self.material.data));
+        Served::start(command, name).map(Some)
+    }
+
+    fn ours(&self, folder: &str, extra: &[&str], rank: usize) -> Result<Command> {
+        let mut command = Command::new(workspace::this_program()?);
+        command
+            .arg("bench-ours")
+            .env("RAYON_NUM_THREADS", self.args.threads().to_string());
+        command.arg("--data").arg(&self.material.data);
+        command.arg("--output").arg(self.scratch.join(folder));
+        self.sizes(&mut command, rank);
+        command.args(extra);
+        Ok(command)
+    }
+
+    fn sizes(&self, command: &mut Command, rank: usize) {
+        let args = self.args;
+        command.arg("--model").arg(&self.material.model);
+        command.args(["--method", self.work.method()]);
+        for (name, value) in [
+            ("--rank", rank),
+            ("--batch", args.batch),
+            ("--length", args.length),
+            ("--threads", args.threads()),
+        ] {
+            command.args([name, &value.to_string()]);
+        }
+    }
+}
+
+fn tell(pair: usize, pairs: usize, mine: f64, theirs: Option<f64>) {
+    let beside = theirs
+        .map(|theirs| {
+            format!(
+                "  the other side {theirs:.2} s  ratio {:.2}",
+                mine / theirs
+            )
+        })
+        .unwrap_or_default();
+    eprintln!("pair {pair}/{pairs}: lowburn {mine:.2} s{beside}");
 }
 
 fn median_ratio(ours: &[f64], peer: &[f64]) -> Option<f64> {
@@ -231,114 +303,6 @@ fn median_ratio(ours: &[f64], peer: &[f64]) -> Option<f64> {
         .map(|(ours, peer)| ours / peer)
         .collect();
     Summary::of(&ratios).map(|summary| summary.median)
-}
-
-/// A process that does a step for every line.
-struct Served {
-    name: &'static str,
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    about: Value,
-    seconds: Vec<f64>,
-}
-
-impl Served {
-    fn start(mut command: Command, name: &'static str) -> Result<Self> {
-        let program = command.get_program().to_string_lossy().into_owned();
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start {name} with {program}"))?;
-        let input = child
-            .stdin
-            .take()
-            .with_context(|| format!("{name} has no standard input"))?;
-        let output = BufReader::new(
-            child
-                .stdout
-                .take()
-                .with_context(|| format!("{name} has no standard output"))?,
-        );
-        let mut served = Self {
-            name,
-            child,
-            input,
-            output,
-            about: Value::Null,
-            seconds: Vec::new(),
-        };
-        served.about = served.answer()?;
-        Ok(served)
-    }
-
-    /// The next line that is a JSON object.
-    fn answer(&mut self) -> Result<Value> {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if self
-                .output
-                .read_line(&mut line)
-                .with_context(|| format!("{} cannot be read", self.name))?
-                == 0
-            {
-                let status = self.child.wait()?;
-                bail!(
-                    "{} ended with {status} before it answered; its messages are above",
-                    self.name
-                );
-            }
-            if let Ok(value @ Value::Object(_)) = serde_json::from_str(&line) {
-                if let Some(error) = value.get("error") {
-                    bail!("{} says {error}", self.name);
-                }
-                return Ok(value);
-            }
-        }
-    }
-
-    fn ask(&mut self, request: &str) -> Result<Value> {
-        writeln!(self.input, "{request}")
-            .and_then(|()| self.input.flush())
-            .with_context(|| format!("{} takes no requests any more", self.name))?;
-        self.answer()
-    }
-
-    fn step(&mut self) -> Result<f64> {
-        // Thread pools of the side that has just answered spin for a moment; let them fall asleep.
-        std::thread::sleep(Duration::from_millis(300));
-        let seconds = self.ask("step")?["seconds"]
-            .as_f64()
-            .with_context(|| format!("{} tells no seconds", self.name))?;
-        self.seconds.push(seconds);
-        Ok(seconds)
-    }
-
-    fn finish(mut self) -> Result<Side> {
-        let peak_bytes = self.ask("memory")?["peak_bytes"].as_u64();
-        // The process may end before it reads this.
-        let _ = writeln!(self.input, "quit");
-        drop(self.input);
-        self.child
-            .wait()
-            .with_context(|| format!("cannot wait for {}", self.name))?;
-        let median = Summary::of(&self.seconds).map_or(f64::NAN, |summary| summary.median);
-        let about = &self.about;
-        let versions = about
-            .get("versions")
-            .or_else(|| about.get("version"))
-            .cloned()
-            .unwrap_or(Value::Null);
-        Ok(Side {
-            versions,
-            trainable: about["trainable"].as_u64(),
-            seconds: self.seconds,
-            median,
-            peak_bytes,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -353,20 +317,5 @@ mod tests {
             Some(0.5)
         );
         assert_eq!(median_ratio(&[], &[]), None);
-    }
-
-    #[test]
-    #[cfg(unix)]
-    fn a_side_that_dies_is_named() {
-        let error = Served::start(Command::new("false"), "the other side")
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(error.contains("the other side ended"), "{error}");
-        let error = Served::start(Command::new("no-such-program"), "x")
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(error.contains("no-such-program"), "{error}");
     }
 }

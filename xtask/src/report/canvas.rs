@@ -98,7 +98,11 @@ pub(crate) fn figure(
     mut draw: impl FnMut(usize, &Area<'_>) -> Result<()>,
 ) -> Result<String> {
     let mut svg = String::new();
-    let columns = panels.clamp(1, 3);
+    // Three in a row, or four where that makes whole rows of many.
+    let columns = match panels {
+        8 => 4,
+        other => other.clamp(1, 3),
+    };
     let rows = panels.div_ceil(columns).max(1);
     let size = (
         (PANEL_WIDTH * columns as u32 + 2 * MARGIN).max(620),

@@ -3,7 +3,7 @@
 //! The same records give the same bytes, so `--check` renders again and compares. What is in the repository can then
 //! not differ from the runs that it claims to show.
 
-mod canvas;
+pub(crate) mod canvas;
 mod curves;
 mod figures;
 mod front;

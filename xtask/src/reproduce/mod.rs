@@ -37,7 +37,7 @@ pub(crate) use worker::work;
 /// Arguments of `cargo xtask reproduce`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReproduceArgs {
-    /// Grid to run: mini, minilm, minilm-deberta, authors, paper, student, or a .toml file
+    /// Grid to run: mini, minilm, minilm-deberta, rank-study, authors, paper, student, or a .toml file
     #[arg(default_value = "mini")]
     grid: String,
     /// Folder that holds the grid's checkpoint as a folder (not needed for mini and what is on the hub)

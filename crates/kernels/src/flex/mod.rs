@@ -12,6 +12,8 @@ mod relative;
 pub(crate) mod simd;
 mod unfold;
 
+pub(crate) use product::busy_seconds as product_seconds;
+
 use burn_flex::{Flex, FlexTensor};
 
 use crate::Dropout;

@@ -15,6 +15,9 @@ mod blocked;
 #[cfg(target_arch = "x86_64")]
 mod pack;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
 use burn_flex::FlexTensor;
 
 use super::buffer::{Out, for_row_blocks, written};
@@ -126,6 +129,14 @@ pub(crate) struct Term<'a> {
     pub(crate) scale: f32,
 }
 
+/// Nanoseconds that threads were busy with products.
+static BUSY: AtomicU64 = AtomicU64::new(0);
+
+/// Seconds that threads of this process were busy with products.
+pub(crate) fn busy_seconds() -> f64 {
+    BUSY.load(Ordering::Relaxed) as f64 / 1e9
+}
+
 /// Products of fewer multiplications than this stay on their thread.
 const WORTH_THREADS: usize = 1 << 18;
 
@@ -164,15 +175,29 @@ pub(crate) unsafe fn sum_of_products_alone(target: Target, start: Start<'_>, ter
 /// # Safety
 /// As for [`sum_of_products`], with sizes that agree.
 unsafe fn dispatch(target: Target, start: Start<'_>, terms: &[Term<'_>], parallel: bool) {
-    let (a, b) = (&terms[0].a, &terms[0].b);
+    let began = Instant::now();
+    #[cfg(target_arch = "x86_64")]
+    let ours = blocked::worth_it(terms[0].a.rows, terms[0].b.cols, terms[0].a.cols);
+    #[cfg(not(target_arch = "x86_64"))]
+    let ours = false;
     // SAFETY: the caller's promise, and the instructions are there.
     unsafe {
-        #[cfg(target_arch = "x86_64")]
-        if blocked::worth_it(a.rows, b.cols, a.cols) {
-            return blocked::run(target, start, terms, parallel);
+        if ours {
+            #[cfg(target_arch = "x86_64")]
+            blocked::run(target, start, terms, parallel);
+        } else {
+            with_crate(target, start, terms, parallel);
         }
-        with_crate(target, start, terms, parallel);
     }
+    let threads = if parallel {
+        rayon::current_num_threads() as u64
+    } else {
+        1
+    };
+    BUSY.fetch_add(
+        began.elapsed().as_nanos() as u64 * threads,
+        Ordering::Relaxed,
+    );
 }
 
 /// The same by the crate `gemm`.
