@@ -15,7 +15,7 @@ use lowburn_trainer::{EvalEvery, Method, Warmup};
 use serde::Deserialize;
 
 /// Grids that ship with the project, by name.
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 7] = [
     ("mini", include_str!("../grids/mini.toml")),
     ("minilm", include_str!("../grids/minilm.toml")),
     (

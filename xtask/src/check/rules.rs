@@ -41,6 +41,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
         "xtask",
         &[
             "lowburn",
+            "lowburn-kernels",
             "lowburn-lora",
             "lowburn-models",
             "lowburn-glue",
@@ -60,6 +61,7 @@ const ONLY_IN: [(&str, &[&str]); 5] = [
             "lowburn-models",
             "lowburn-trainer",
             "lowburn",
+            "xtask", // Burn's own LoRA, to be timed beside ours
         ],
     ),
     ("clap", &["lowburn", "xtask"]),
