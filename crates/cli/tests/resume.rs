@@ -79,6 +79,27 @@ fn full_fine_tuning_survives_being_killed() {
 }
 
 #[test]
+fn activations_may_be_computed_again_before_and_kept_after() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
+    lowburn(train(&whole, &OPTIONS)).ok();
+    let mut options = OPTIONS.to_vec();
+    options.push(("--resume", ""));
+    let kept = train(&killed, &options);
+    options.push(("--checkpoint-activations", ""));
+    let again = train(&killed, &options);
+    let recorded = || {
+        let text = fs::read_to_string(killed.join("run.json")).expect("a record");
+        common::json(&text)["config"]["checkpoint_activations"].clone()
+    };
+    kill_after(&again, &killed, 6);
+    assert_eq!(recorded(), true);
+    lowburn(&kept).ok();
+    assert!(recorded().is_null());
+    assert!(bits(&whole, "adapter") == bits(&killed, "adapter"));
+}
+
+#[test]
 fn threads_do_not_change_the_bits() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let run = |threads: &str| {

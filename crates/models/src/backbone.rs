@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::attention::{Keep, Layer};
 use crate::convolution::ConvLayer;
-use crate::disentangled::RelativePositions;
+use crate::disentangled::{Distances, RelativePositions};
 use crate::embeddings::Embeddings;
 use crate::input::ModelInput;
 use crate::mode::Mode;
@@ -74,28 +74,50 @@ impl Backbone {
         keep: Keep,
         each: &mut dyn FnMut(&Tensor<2>),
     ) -> Tensor<2> {
-        let embedded = self.embeddings.forward(input, mode);
-        each(&embedded);
-        let stack = &self.encoder;
-        let distances = stack.relative.as_ref().map(|r| r.distances(input));
-        let convolution = |i: usize| stack.conv.as_ref().filter(|_| i == 0);
-        let last = stack.layer.len() - 1;
-        let mut x = embedded.clone();
-        for (i, layer) in stack.layer.iter().enumerate() {
-            let only = match convolution(i) {
-                None if i == last => keep,
-                _ => Keep::All,
-            };
-            x = layer.forward(x, input, distances.as_ref(), only, mode);
-            if let Some(conv) = convolution(i) {
-                x = conv.forward(embedded.clone(), x, input, mode);
-                if i == last && keep == Keep::First {
-                    x = input.first_tokens(x);
-                }
-            }
+        let mut x = self.embeddings.forward(input, mode);
+        each(&x);
+        let distances = self.distances(input);
+        for i in 0..self.encoder.layer.len() {
+            x = self.layer(i, x, input, distances.as_ref(), keep, mode);
             each(&x);
         }
         x
+    }
+
+    /// The embeddings of the distances that a batch has, where the layers read any.
+    pub(crate) fn distances(&self, input: &ModelInput) -> Option<Distances> {
+        let relative = self.encoder.relative.as_ref();
+        relative.map(|relative| relative.distances(input))
+    }
+
+    /// Layer `i` and, behind the first, the convolution. `keep` is a matter of the last layer only.
+    ///
+    /// # Shapes
+    /// `x` is `[tokens, d]`; returns the same, or `[batch, d]` where only token 0 is kept.
+    pub(crate) fn layer(
+        &self,
+        i: usize,
+        x: Tensor<2>,
+        input: &ModelInput,
+        distances: Option<&Distances>,
+        keep: Keep,
+        mode: &mut Mode,
+    ) -> Tensor<2> {
+        let stack = &self.encoder;
+        let layer = &stack.layer[i];
+        let keep = match i + 1 == stack.layer.len() {
+            true => keep,
+            false => Keep::All,
+        };
+        let Some(conv) = stack.conv.as_ref().filter(|_| i == 0) else {
+            return layer.forward(x, input, distances, keep, mode);
+        };
+        let output = layer.forward(x.clone(), input, distances, Keep::All, mode);
+        let output = conv.forward(x, output, input, mode);
+        match keep {
+            Keep::All => output,
+            Keep::First => input.first_tokens(output),
+        }
     }
 
     /// The device that the weights are on.

@@ -103,10 +103,31 @@ impl FromStr for LoraPositionBranch {
 }
 
 /// What is computed once for a forward pass: the rows that occur, and which distance is which row.
+#[derive(Debug, Clone)]
 pub(crate) struct Distances {
-    /// `[2 span, d]` of the distances that the longest row of the batch has.
-    table: Tensor<2>,
+    /// `[2 span, d]` of the distances that the longest row of the batch has: what position keys and
+    /// what position queries are made of. Both are the same numbers.
+    pub(crate) tables: [Tensor<2>; 2],
     index: RelativeIndex,
+}
+
+impl Distances {
+    /// The same distances with what `change` makes of each table.
+    pub(crate) fn map(&self, change: impl Fn(Tensor<2>) -> Tensor<2>) -> Self {
+        Self {
+            tables: self.tables.clone().map(change),
+            index: self.index.clone(),
+        }
+    }
+
+    /// The tables behind a dropout, which position keys and position queries share.
+    fn dropped(&self, mask: Dropout) -> [Tensor<2>; 2] {
+        if mask.is_none() {
+            return self.tables.clone();
+        }
+        let table = dropout(self.tables[0].clone(), mask);
+        [table.clone(), table]
+    }
 }
 
 impl RelativePositions {
@@ -124,7 +145,7 @@ impl RelativePositions {
             None => table,
         };
         Distances {
-            table,
+            tables: [table.clone(), table],
             index: RelativeIndex::new(span, longest, |distance| config.bucket(distance)),
         }
     }
@@ -142,18 +163,19 @@ impl PositionBranch {
         if !self.c2p && !self.p2c {
             return None;
         }
-        let table = dropout(distances.table.clone(), mode.dropout(self.dropout));
-        let mut project = |own: &Option<Linear>, shared: &Linear| {
+        let [for_keys, for_queries] = distances.dropped(mode.dropout(self.dropout));
+        let mut project = |table: Tensor<2>, own: &Option<Linear>, shared: &Linear| {
             let key = mode.key();
             match own {
-                Some(own) => own.forward(table.clone(), key),
-                None if self.adapted => shared.forward(table.clone(), key),
-                None => shared.forward_base(table.clone()),
+                Some(own) => own.forward(table, key),
+                None if self.adapted => shared.forward(table, key),
+                None => shared.forward_base(table),
             }
         };
+        let (key_proj, query_proj) = (&self.pos_key_proj, &self.pos_query_proj);
         Some(PositionTerms {
-            key: self.c2p.then(|| project(&self.pos_key_proj, key)),
-            query: self.p2c.then(|| project(&self.pos_query_proj, query)),
+            key: self.c2p.then(|| project(for_keys, key_proj, key)),
+            query: self.p2c.then(|| project(for_queries, query_proj, query)),
             index: distances.index.clone(),
         })
     }

@@ -10,7 +10,8 @@
 //! them. One skeleton serves both: what DeBERTa-v2 adds (disentangled attention, a convolution, a
 //! pooler) are options of its modules. Everything between the matrix products is fused
 //! (`lowburn-kernels`), and the last layer is computed for token 0 only, which is all that the head
-//! reads.
+//! reads. [`SequenceClassifier::forward_keeping_inputs`] trades time for memory: it keeps the input of
+//! each layer only, and the backward pass computes the rest again.
 //!
 //! This crate knows no task, no data and no training loop.
 
@@ -34,6 +35,7 @@ mod manifest;
 mod mode;
 mod named;
 mod random;
+mod recompute;
 mod save;
 
 pub use access::UnknownMethod;
@@ -59,4 +61,5 @@ pub use load::{HeadOrigin, LoadOptions, LoadReport, load_classifier, random_clas
 pub use manifest::{Kind, TensorSpec, manifest};
 pub use mode::Mode;
 pub use named::{NamedMapper, NamedVisitor, is_transposed, map_named, visit_named};
+pub use recompute::KeptInputs;
 pub use save::save_checkpoint;

@@ -61,6 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         eval_every: EvalEvery::Epoch,
         device: DeviceName::Flex,
         threads: None,
+        checkpoint_activations: false,
     };
     let output = std::env::temp_dir().join("lowburn-example");
     let record = train(&config.check()?, &output, Start::Resume, &mut Print)?;

@@ -70,6 +70,10 @@ pub struct RunConfig {
     pub device: DeviceName,
     /// Threads of the process, for the record; `None` in a recipe that fits any machine.
     pub threads: Option<usize>,
+    /// Keeps the input of each layer only and computes the rest again in the backward pass: less
+    /// memory, more time, the same bits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checkpoint_activations: bool,
 }
 
 fn is_peft(branch: &Option<LoraPositionBranch>) -> bool {

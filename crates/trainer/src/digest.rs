@@ -1,7 +1,8 @@
 //! The identity of a run: what went in, without where it lay.
 //!
-//! Two runs with the same digest give the same result, so nobody needs to do both. Paths, names
-//! and the number of threads are no part of it; the content of every file that is read is.
+//! Two runs with the same digest give the same result, so nobody needs to do both. Paths, names, the
+//! number of threads and whether activations are kept or computed again are no part of it; the
+//! content of every file that is read is.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -22,8 +23,14 @@ use crate::record::Digests;
 const FORMAT: u32 = 1;
 
 /// Fields of the configuration that say where or how fast, not what.
-pub(crate) const LOCAL_FIELDS: [&str; 5] =
-    ["model", "model_name", "data_dir", "init_adapter", "threads"];
+pub(crate) const LOCAL_FIELDS: [&str; 6] = [
+    "model",
+    "model_name",
+    "data_dir",
+    "init_adapter",
+    "threads",
+    "checkpoint_activations",
+];
 
 /// Files of a checkpoint folder that decide what a run computes, apart from its weights.
 const MODEL_FILES: [&str; 8] = [

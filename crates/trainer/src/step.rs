@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Instant;
 
-use lowburn_models::Mode;
+use burn::tensor::{Gradients as Graph, Tensor};
+use lowburn_models::{KeptInputs, Mode, ModelInput, SequenceClassifier};
 
 use crate::error::TrainError;
 use crate::loss::training_loss;
@@ -18,6 +19,7 @@ use crate::state::{self, Restored};
 pub(crate) struct Stepper {
     optimizer: AdamW,
     seed: u64,
+    checkpoint_activations: bool,
 }
 
 /// What one step works on.
@@ -58,6 +60,7 @@ impl Stepper {
         Self {
             optimizer: AdamW::new(config.weight_decay),
             seed: config.seed,
+            checkpoint_activations: config.checkpoint_activations,
         }
     }
 
@@ -78,6 +81,7 @@ impl Stepper {
         Ok(Self {
             optimizer: AdamW::restore(config.weight_decay, step, moments),
             seed: config.seed,
+            checkpoint_activations: config.checkpoint_activations,
         })
     }
 
@@ -108,14 +112,14 @@ impl Stepper {
             let input = model_input(batch);
             let built = clock.elapsed().as_secs_f64();
             let seed = dropout_seed(self.seed, micro.step, index as u64);
-            let logits = model.get().forward(&input, &mut Mode::train(seed));
+            let again = self.checkpoint_activations;
+            let (logits, kept) = forward(model.get(), &input, Mode::train(seed), again);
             let loss = training_loss(logits, &labels, effective);
             let value = f64::from(loss.clone().into_scalar::<f32>());
             finite("loss", value, micro)?;
             outcome.loss += value;
             let forward = clock.elapsed().as_secs_f64();
-            let mut graph = loss.backward();
-            parameters::collect(model.get(), &mut graph, &mut gradients);
+            backward(model.get(), &loss, kept, &mut gradients);
             let whole = clock.elapsed().as_secs_f64();
             outcome.seconds.batch += built;
             outcome.seconds.forward += forward - built;
@@ -134,6 +138,34 @@ impl Stepper {
         });
         outcome.seconds.update = clock.elapsed().as_secs_f64();
         Ok(outcome)
+    }
+}
+
+/// The logits, and where layers are computed `again` what their backward pass needs.
+fn forward<'a>(
+    model: &'a SequenceClassifier,
+    input: &'a ModelInput,
+    mut mode: Mode,
+    again: bool,
+) -> (Tensor<2>, Option<KeptInputs<'a>>) {
+    if again {
+        let (logits, kept) = model.forward_keeping_inputs(input, &mut mode);
+        return (logits, Some(kept));
+    }
+    (model.forward(input, &mut mode), None)
+}
+
+/// Adds the gradients of one micro-batch to the sum.
+fn backward(
+    model: &SequenceClassifier,
+    loss: &Tensor<1>,
+    kept: Option<KeptInputs<'_>>,
+    sum: &mut Gradients,
+) {
+    let mut collect = |graph: &mut Graph| parameters::collect(model, graph, sum);
+    match kept {
+        Some(kept) => kept.backward(loss, &mut collect),
+        None => collect(&mut loss.backward()),
     }
 }
 

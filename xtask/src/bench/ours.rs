@@ -146,6 +146,7 @@ fn config(args: &OursArgs) -> RunConfig {
         eval_every: EvalEvery::Steps(u64::MAX),
         device: DeviceName::Flex,
         threads: Some(args.threads),
+        checkpoint_activations: false,
     }
 }
 

@@ -258,5 +258,6 @@ fn run_config(cell: &Cell, seed: u64, model: &Path, data: &Path) -> Result<RunCo
         eval_every: cell.eval_every,
         device: DeviceName::Flex,
         threads: None,
+        checkpoint_activations: false,
     })
 }

@@ -53,6 +53,10 @@ pub struct TrainArgs {
     /// The recipe.
     #[command(flatten)]
     pub recipe: RecipeArgs,
+    /// Use much less memory and a third to a half more time: keep only what goes into each layer, and
+    /// compute the rest again in the backward pass; the result is the same, bit for bit
+    #[arg(long, help_heading = "Machine")]
+    pub checkpoint_activations: bool,
     /// The machine.
     #[command(flatten)]
     pub common: Common,

@@ -81,6 +81,7 @@ pub fn train_config(args: &TrainArgs) -> anyhow::Result<RunConfig> {
         eval_every: recipe.eval_every,
         device: args.common.device,
         threads: args.common.threads,
+        checkpoint_activations: args.checkpoint_activations,
     })
 }
 
