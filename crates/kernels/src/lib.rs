@@ -37,8 +37,8 @@ fn fused<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }
 
-/// Seconds that threads of this process were busy with products of matrices in fused code since it started: how much of a
-/// step is spent where nothing can be saved. A product over all threads counts once for each of them.
+/// Seconds that threads of this process spent in products of matrices in fused code since it started: how much of a step is
+/// where little can be saved. The time of a product over all threads counts for each of them, so it is an upper bound.
 pub fn product_seconds() -> f64 {
     flex::product_seconds()
 }

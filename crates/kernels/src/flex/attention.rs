@@ -57,7 +57,7 @@ unsafe fn forward_head(
                 [head.queries, head.size, head.keys],
                 (out.at(head.q), stride),
                 (p.as_ptr(), head.keys as isize, 1),
-                (v.as_ptr().add(head.k), stride, 1),
+                (v.as_ptr().wrapping_add(head.k), stride, 1),
                 1.0,
                 false,
             );
@@ -74,6 +74,11 @@ pub(crate) fn backward(
     dropout: Dropout,
 ) -> (FlexTensor, FlexTensor, FlexTensor) {
     let width = checked_width(&q, &k, &v, shape);
+    assert_eq!(
+        values(&gradient).len(),
+        values(&q).len(),
+        "elements of the gradient and of q"
+    );
     let input = Inputs {
         gradient: values(&gradient),
         q: values(&q),
@@ -130,12 +135,12 @@ unsafe fn backward_head([dq, dk, dv]: [Out; 3], head: &Head, input: &Inputs<'_>)
         }
         // SAFETY: the head's rows lie inside all buffers.
         unsafe {
-            let g = (input.gradient.as_ptr().add(head.q), stride, 1);
+            let g = (input.gradient.as_ptr().wrapping_add(head.q), stride, 1);
             // dv = (dropped p)^T g
             let left = (kept.as_ptr(), 1, keys);
             small_product([n, d, m], (dv.at(head.k), stride), left, g, 1.0, false);
             // d(dropped p) = g v^T
-            let right = (input.v.as_ptr().add(head.k), 1, stride);
+            let right = (input.v.as_ptr().wrapping_add(head.k), 1, stride);
             small_product([m, n, d], (ds.as_mut_ptr(), keys), g, right, 1.0, false);
         }
         if dropping {
@@ -144,7 +149,7 @@ unsafe fn backward_head([dq, dk, dv]: [Out; 3], head: &Head, input: &Inputs<'_>)
         softmax_gradient_rows(ds, p, n, input.scale);
         // SAFETY: as above.
         unsafe {
-            let k = (input.k.as_ptr().add(head.k), stride, 1);
+            let k = (input.k.as_ptr().wrapping_add(head.k), stride, 1);
             small_product(
                 [m, d, n],
                 (dq.at(head.q), stride),
@@ -153,7 +158,7 @@ unsafe fn backward_head([dq, dk, dv]: [Out; 3], head: &Head, input: &Inputs<'_>)
                 1.0,
                 false,
             );
-            let q = (input.q.as_ptr().add(head.q), stride, 1);
+            let q = (input.q.as_ptr().wrapping_add(head.q), stride, 1);
             small_product(
                 [n, d, m],
                 (dk.at(head.k), stride),

@@ -5,8 +5,7 @@ use std::cell::RefCell;
 
 use burn_flex::FlexTensor;
 
-use super::buffer::Out;
-use super::product::{Matrix, Start, Target, Term, sum_of_products_alone};
+use super::meter::counted;
 use super::simd::{dot, exp, max, multiversion, sum};
 use crate::backend::AttentionShape;
 
@@ -80,20 +79,30 @@ pub(super) unsafe fn small_product(
     accumulate: bool,
 ) {
     let [m, n, k] = size;
-    let start = if accumulate { Start::Add } else { Start::Zero };
     // SAFETY: promised by the caller.
-    unsafe {
-        let term = Term {
-            a: Matrix::from_raw(lhs.0, [m, k], [lhs.1 as usize, lhs.2 as usize]),
-            b: Matrix::from_raw(rhs.0, [k, n], [rhs.1 as usize, rhs.2 as usize]),
+    counted(1, || unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            dst.0,
+            1,
+            dst.1,
+            accumulate,
+            lhs.0,
+            lhs.2,
+            lhs.1,
+            rhs.0,
+            rhs.2,
+            rhs.1,
+            1.0,
             scale,
-        };
-        let target = Target {
-            out: Out(dst.0),
-            stride: dst.1 as usize,
-        };
-        sum_of_products_alone(target, start, &[term]);
-    }
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    });
 }
 
 multiversion! {
@@ -132,8 +141,8 @@ pub(super) fn content_scores(out: &mut [f32], head: &Head, q: &[f32], k: &[f32],
         small_product(
             [head.queries, head.keys, head.size],
             (out.as_mut_ptr(), head.keys as isize),
-            (q.as_ptr().add(head.q), stride, 1),
-            (k.as_ptr().add(head.k), 1, stride),
+            (q.as_ptr().wrapping_add(head.q), stride, 1),
+            (k.as_ptr().wrapping_add(head.k), 1, stride),
             scale,
             false,
         );

@@ -4,11 +4,128 @@ use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::buffer::{contiguous, for_row_blocks, rows_per_task, tensor, values, written};
-use super::product::{Matrix, Start, Target, Term, multiplied, sum_of_products};
+use super::buffer::{Out, contiguous, for_row_blocks, rows_per_task, tensor, values, written};
+use super::meter::counted;
 use super::simd::multiversion;
 use crate::backend::{LinearGradients, LinearNeeds, LoraScale};
 use crate::random::Dropout;
+
+/// Ranks up to this are added while the output is first written; above it a product is faster.
+const SMALL_RANK: usize = 32;
+
+/// A dense matrix, possibly read as its transpose.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: isize,
+    col_stride: isize,
+}
+
+impl<'a> Matrix<'a> {
+    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(data.len(), rows * cols);
+        Self {
+            data,
+            rows,
+            cols,
+            row_stride: cols as isize,
+            col_stride: 1,
+        }
+    }
+
+    /// A two-dimensional tensor as it lies in memory: dense, or the transpose of a dense one.
+    fn view(x: &'a FlexTensor) -> Option<Self> {
+        let layout = x.layout();
+        let [rows, cols] = [layout.shape()[0], layout.shape()[1]];
+        let start = layout.start_offset();
+        let strides = layout.strides();
+        let (row_stride, col_stride) = (strides[0], strides[1]);
+        let dense = (col_stride == 1 && row_stride == cols as isize)
+            || (row_stride == 1 && col_stride == rows as isize);
+        dense.then(|| Self {
+            data: &x.storage::<f32>()[start..start + rows * cols],
+            rows,
+            cols,
+            row_stride,
+            col_stride,
+        })
+    }
+
+    pub(crate) fn transposed(self) -> Self {
+        Self {
+            data: self.data,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+}
+
+/// out = a b, or out += a b, over all threads. `out` is dense [a.rows, b.cols].
+///
+/// # Safety
+/// `out` points to that many elements, initialised when `accumulate`.
+pub(crate) unsafe fn product(out: Out, a: Matrix<'_>, b: Matrix<'_>, scale: f32, accumulate: bool) {
+    assert_eq!(a.cols, b.rows);
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    let (parallelism, threads) = if m * n * k >= 1 << 18 {
+        (gemm::Parallelism::Rayon(0), rayon::current_num_threads())
+    } else {
+        (gemm::Parallelism::None, 1)
+    };
+    // SAFETY: the matrices' sizes match their slices, the destination is the caller's promise.
+    counted(threads, || unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.0,
+            1,
+            n as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.col_stride,
+            a.row_stride,
+            b.data.as_ptr(),
+            b.col_stride,
+            b.row_stride,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    });
+}
+
+/// A new matrix a b (times `scale`).
+pub(crate) fn multiplied(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Vec<f32> {
+    // SAFETY: the product writes every element.
+    unsafe { written(a.rows * b.cols, |out| product(out, a, b, scale, false)) }
+}
+
+multiversion! {
+    /// Writes bias + scale t B into the rows of `out`; t is [rows, rank], B is [rank, width].
+    fn write_low_rank(out: &mut [f32], bias: Option<&[f32]>, t: &[f32], b: &[f32], scale: f32, width: usize) {
+        let rank = b.len() / width.max(1);
+        for (row, out) in out.chunks_exact_mut(width).enumerate() {
+            match bias {
+                Some(bias) => out.copy_from_slice(bias),
+                None => out.fill(0.0),
+            }
+            for j in 0..rank {
+                let factor = scale * t[row * rank + j];
+                for (out, b) in out.iter_mut().zip(&b[j * width..(j + 1) * width]) {
+                    *out = factor.mul_add(*b, *out);
+                }
+            }
+        }
+    }
+}
 
 multiversion! {
     /// out = x times the dropout's mask, from position `first` of the stream.
@@ -41,6 +158,48 @@ fn dropped<'a>(x: &'a [f32], dropout: Dropout, storage: &'a mut Vec<f32>) -> &'a
     storage
 }
 
+/// Writes bias + scale t B everywhere in `out` [rows, width].
+///
+/// # Safety
+/// `out` points to rows x width elements.
+unsafe fn prefill(
+    out: Out,
+    rows: usize,
+    width: usize,
+    bias: Option<&[f32]>,
+    low_rank: Option<(&[f32], &[f32], f32)>,
+) {
+    let (t, b, scale) = low_rank.unwrap_or((&[], &[], 0.0));
+    let rank = b.len() / width.max(1);
+    let (small, large) = if rank > SMALL_RANK {
+        (0, rank)
+    } else {
+        (rank, 0)
+    };
+    for_row_blocks(rows, width, |first, count| {
+        // SAFETY: blocks of rows are disjoint.
+        let out = unsafe { out.slice(first * width, count * width) };
+        let (t, b) = if small > 0 {
+            (&t[first * rank..(first + count) * rank], b)
+        } else {
+            (&[][..], &[][..])
+        };
+        write_low_rank(out, bias, t, b, scale, width);
+    });
+    if large > 0 {
+        // SAFETY: the rows were just written.
+        unsafe {
+            product(
+                out,
+                Matrix::new(t, rows, rank),
+                Matrix::new(b, rank, width),
+                scale,
+                true,
+            )
+        };
+    }
+}
+
 /// `x` is [.., in], `weight` [in, out], `bias` [out], A [in, r], B [r, out].
 pub(crate) fn forward(
     x: FlexTensor,
@@ -51,39 +210,33 @@ pub(crate) fn forward(
     let x = contiguous(x);
     let weight = viewable(weight);
     let w = Matrix::view(&weight).expect("made viewable");
-    let (inputs, outputs) = (w.rows(), w.cols());
-    let rows = values(&x).len() / inputs.max(1);
+    let (inputs, outputs) = (w.rows, w.cols);
+    let rows = rows_of(&x, inputs, "x", "the weight's rows");
     let x_matrix = Matrix::new(values(&x), rows, inputs);
     let bias = bias.map(contiguous);
     let lora = lora.map(|(a, b, lora)| (contiguous(a), contiguous(b), lora));
     let mut storage = Vec::new();
-    let t = lora.as_ref().map(|(a, _, lora)| {
-        let input = dropped(values(&x), lora.dropout, &mut storage);
-        let (input, a) = (Matrix::new(input, rows, inputs), factor(a));
-        multiplied(input, a, 1.0)
+    let low_rank = lora.as_ref().map(|(a, b, lora)| {
+        let rank = a.layout().shape()[1];
+        let input = dropped(x_matrix.data, lora.dropout, &mut storage);
+        let t = multiplied(
+            Matrix::new(input, rows, inputs),
+            Matrix::new(values(a), inputs, rank),
+            1.0,
+        );
+        (t, values(b), lora.scale as f32)
     });
-    let start = match &bias {
-        Some(bias) => Start::Bias(values(bias)),
-        None => Start::Zero,
-    };
-    let mut terms = vec![Term {
-        a: x_matrix,
-        b: w,
-        scale: 1.0,
-    }];
-    if let (Some(t), Some((_, b, lora))) = (&t, &lora) {
-        let b = factor(b);
-        terms.push(Term {
-            a: Matrix::new(t, rows, b.rows()),
-            b,
-            scale: lora.scale as f32,
-        });
-    }
-    // SAFETY: the product writes every element.
+    let fresh = bias.is_none() && low_rank.is_none();
+    // SAFETY: the prefill or the product writes every element.
     let out = unsafe {
         written(rows * outputs, |out| {
-            let stride = outputs;
-            sum_of_products(Target { out, stride }, start, &terms);
+            if !fresh {
+                let low_rank = low_rank
+                    .as_ref()
+                    .map(|(t, b, scale)| (t.as_slice(), *b, *scale));
+                prefill(out, rows, outputs, bias.as_ref().map(values), low_rank);
+            }
+            product(out, x_matrix, w, 1.0, !fresh);
         })
     };
     let mut shape: Vec<usize> = x.layout().shape().to_vec();
@@ -91,10 +244,12 @@ pub(crate) fn forward(
     tensor(out, Shape::from(shape))
 }
 
-/// A dense two-dimensional tensor.
-fn factor(x: &FlexTensor) -> Matrix<'_> {
+/// The number of vectors in a tensor whose last dimension is `width`.
+fn rows_of(x: &FlexTensor, width: usize, name: &str, of: &str) -> usize {
     let shape = x.layout().shape();
-    Matrix::new(values(x), shape[0], shape[1])
+    let (last, leading) = shape.split_last().expect("at least one dimension");
+    assert_eq!(*last, width, "the last dimension of {name} and {of}");
+    leading.iter().product()
 }
 
 fn viewable(weight: FlexTensor) -> FlexTensor {
@@ -116,68 +271,61 @@ pub(crate) fn backward(
     let gradient = contiguous(gradient);
     let weight = viewable(weight);
     let w = Matrix::view(&weight).expect("made viewable");
-    let (inputs, outputs) = (w.rows(), w.cols());
-    let rows = values(&gradient).len() / outputs.max(1);
+    let (inputs, outputs) = (w.rows, w.cols);
+    let rows = rows_of(&gradient, outputs, "the gradient", "the weight's columns");
     let g = Matrix::new(values(&gradient), rows, outputs);
     let x = x.map(contiguous);
     let x_matrix = x.as_ref().map(|x| Matrix::new(values(x), rows, inputs));
 
     let mut result = LinearGradients::default();
-    // s dy B^T, [rows, r]: the gradient of x A.
-    let low_rank = lora.map(|(a, b, lora)| {
-        let (a, b) = (contiguous(a), contiguous(b));
-        let dt = multiplied(g, factor(&b).transposed(), lora.scale as f32);
-        (a, dt, lora)
-    });
-    if let Some((a, dt, lora)) = &low_rank
-        && (needs.a || needs.b)
-    {
-        let a = factor(a);
-        let mut storage = Vec::new();
-        let x = x.as_ref().expect("the input is kept for the adapter");
-        let input = dropped(values(x), lora.dropout, &mut storage);
-        let input = Matrix::new(input, rows, inputs);
-        let rank = a.cols();
-        if needs.b {
-            let t = multiplied(input, a, 1.0);
-            let t = Matrix::new(&t, rows, rank).transposed();
-            let db = multiplied(t, g, lora.scale as f32);
-            result.b = Some(tensor(db, [rank, outputs]));
+    let mut low_rank_gradient = None; // dt = s dy B^T, [rows, r], and A^T
+    let mut lora_dropout = Dropout::NONE;
+    if let Some((a, b, lora)) = lora.map(|(a, b, lora)| (contiguous(a), contiguous(b), lora)) {
+        let rank = a.layout().shape()[1];
+        let (a_matrix, b_matrix) = (
+            Matrix::new(values(&a), inputs, rank),
+            Matrix::new(values(&b), rank, outputs),
+        );
+        let scale = lora.scale as f32;
+        let dt = multiplied(g, b_matrix.transposed(), scale);
+        if needs.a || needs.b {
+            let mut storage = Vec::new();
+            let x = x_matrix.expect("the input is kept for the adapter");
+            let input = Matrix::new(dropped(x.data, lora.dropout, &mut storage), rows, inputs);
+            if needs.b {
+                let t = multiplied(input, a_matrix, 1.0);
+                let t = Matrix::new(&t, rows, rank);
+                result.b = Some(tensor(
+                    multiplied(t.transposed(), g, scale),
+                    [rank, outputs],
+                ));
+            }
+            if needs.a {
+                let dt = Matrix::new(&dt, rows, rank);
+                result.a = Some(tensor(
+                    multiplied(input.transposed(), dt, 1.0),
+                    [inputs, rank],
+                ));
+            }
         }
-        if needs.a {
-            let da = multiplied(input.transposed(), Matrix::new(dt, rows, rank), 1.0);
-            result.a = Some(tensor(da, [inputs, rank]));
-        }
+        low_rank_gradient = Some((dt, transpose(values(&a), inputs, rank)));
+        lora_dropout = lora.dropout;
     }
     if needs.x {
-        let through_weight = Term {
-            a: g,
-            b: w.transposed(),
-            scale: 1.0,
-        };
-        // SAFETY: the products write every element, and what is added to was written before.
+        let low_rank = low_rank_gradient
+            .as_ref()
+            .map(|(dt, a)| (dt.as_slice(), a.as_slice(), 1.0));
+        let fresh = low_rank.is_none();
+        // SAFETY: the prefill or the product writes every element.
         let dx = unsafe {
             written(rows * inputs, |out| {
-                let target = Target {
-                    out,
-                    stride: inputs,
-                };
-                let Some((a, dt, lora)) = &low_rank else {
-                    return sum_of_products(target, Start::Zero, &[through_weight]);
-                };
-                let a = factor(a);
-                let through_adapter = Term {
-                    a: Matrix::new(dt, rows, a.cols()),
-                    b: a.transposed(),
-                    scale: 1.0,
-                };
-                if lora.dropout.is_none() {
-                    let both = [through_weight, through_adapter];
-                    return sum_of_products(target, Start::Zero, &both);
+                if !fresh {
+                    prefill(out, rows, inputs, None, low_rank);
+                    if !lora_dropout.is_none() {
+                        drop_in_place(out.slice(0, rows * inputs), lora_dropout);
+                    }
                 }
-                sum_of_products(target, Start::Zero, &[through_adapter]);
-                drop_in_place(out.slice(0, rows * inputs), lora.dropout);
-                sum_of_products(target, Start::Add, &[through_weight]);
+                product(out, g, w.transposed(), 1.0, !fresh);
             })
         };
         let mut shape: Vec<usize> = gradient.layout().shape().to_vec();
@@ -192,7 +340,7 @@ pub(crate) fn backward(
         ));
     }
     if needs.bias {
-        result.bias = Some(tensor(sum_rows(values(&gradient), outputs), [outputs]));
+        result.bias = Some(tensor(sum_rows(g.data, outputs), [outputs]));
     }
     result
 }
@@ -212,6 +360,12 @@ multiversion! {
             *x *= mask.factor(first.wrapping_add(i as u32));
         }
     }
+}
+
+fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    (0..rows * cols)
+        .map(|i| x[(i % rows) * cols + i / rows])
+        .collect()
 }
 
 /// The sum over the rows of x [rows, width]. The order of additions depends on the shape only.

@@ -6,13 +6,13 @@ mod buffer;
 mod disentangled;
 mod heads;
 mod linear;
+mod meter;
 mod norm;
-mod product;
 mod relative;
 pub(crate) mod simd;
 mod unfold;
 
-pub(crate) use product::busy_seconds as product_seconds;
+pub(crate) use meter::seconds as product_seconds;
 
 use burn_flex::{Flex, FlexTensor};
 

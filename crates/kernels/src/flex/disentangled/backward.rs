@@ -50,8 +50,8 @@ pub(crate) fn backward(
     let run = |content: [Out; 3]| {
         (0..tasks).into_par_iter().for_each(|task| {
             let (group, column) = (task / shape.attention.heads, task % shape.attention.heads);
-            // SAFETY: every group has a table of its own, and every head its columns of it.
-            let tables = partial_out.map(|p| p.map(|p| unsafe { Out(p.at(group * table)) }));
+            // Every group has a table of its own, and every head its columns of it.
+            let tables = partial_out.map(|p| p.map(|p| Out(p.at(group * table))));
             let out = Outputs { content, tables };
             let own = all.iter().skip(column).step_by(shape.attention.heads);
             for head in own.skip(group * step).take(step) {
@@ -120,12 +120,12 @@ unsafe fn backward_head(out: &Outputs, head: &Head, gradient: &[f32], input: &In
         }
         // SAFETY: the head's rows lie inside all buffers.
         unsafe {
-            let g = (gradient.as_ptr().add(head.q), stride, 1);
+            let g = (gradient.as_ptr().wrapping_add(head.q), stride, 1);
             // dv = (dropped p)^T g
             let (dv, left) = ((dv.at(head.k), stride), (kept.as_ptr(), 1, keys));
             small_product([n, d, m], dv, left, g, 1.0, false);
             // d(dropped p) = g v^T
-            let right = (input.v.as_ptr().add(head.k), 1, stride);
+            let right = (input.v.as_ptr().wrapping_add(head.k), 1, stride);
             small_product([m, n, d], (ds.as_mut_ptr(), keys), g, right, 1.0, false);
         }
         if !dropout.is_none() {
@@ -134,7 +134,7 @@ unsafe fn backward_head(out: &Outputs, head: &Head, gradient: &[f32], input: &In
         softmax_gradient_rows(ds, p, n, input.scale());
         // SAFETY: as above.
         unsafe {
-            let (q, k) = (input.q.as_ptr().add(head.q), input.k.as_ptr().add(head.k));
+            let (q, k) = (input.q.as_ptr().wrapping_add(head.q), input.k.as_ptr().wrapping_add(head.k));
             let (dq, dk) = ((dq.at(head.q), stride), (dk.at(head.k), stride));
             let left = (ds.as_ptr(), keys, 1);
             small_product([m, d, n], dq, left, (k, stride, 1), 1.0, false);

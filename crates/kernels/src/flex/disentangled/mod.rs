@@ -127,7 +127,7 @@ unsafe fn forward_head(out: Out, head: &Head, input: &Inputs<'_>) {
                 [head.queries, head.size, head.keys],
                 (out.at(head.q), stride),
                 (p.as_ptr(), head.keys as isize, 1),
-                (input.v.as_ptr().add(head.k), stride, 1),
+                (input.v.as_ptr().wrapping_add(head.k), stride, 1),
                 1.0,
                 false,
             );
