@@ -49,6 +49,9 @@ pub(crate) struct OursArgs {
     /// Rank of the adapters, where it is not that of the other side
     #[arg(long)]
     factor_rank: Option<usize>,
+    /// Keep each layer's input only
+    #[arg(long)]
+    checkpoint_activations: bool,
     /// Rows of a step
     #[arg(long)]
     pub(super) batch: usize,
@@ -146,7 +149,7 @@ fn config(args: &OursArgs) -> RunConfig {
         eval_every: EvalEvery::Steps(u64::MAX),
         device: DeviceName::Flex,
         threads: Some(args.threads),
-        checkpoint_activations: false,
+        checkpoint_activations: args.checkpoint_activations,
     }
 }
 

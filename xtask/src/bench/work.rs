@@ -30,6 +30,8 @@ pub(crate) enum Work {
     EncoderStep,
     /// Forward and backward of LoRA beside Burn's own `apply_lora` on the same encoder
     BurnLora,
+    /// A LoRA step that keeps each layer's input only, beside one that keeps everything, both ours
+    CheckpointActivations,
     /// Tokenising MRPC's training split and making batches of it (needs --models and --data)
     Tokenise,
 }
@@ -57,7 +59,7 @@ const MIXED: usize = 10;
 
 impl Work {
     /// All of them, in the order of the table.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::LoraStep,
         Self::LoraStepNoDropout,
         Self::MrpcSteps,
@@ -68,6 +70,7 @@ impl Work {
         Self::FirstStep,
         Self::EncoderStep,
         Self::BurnLora,
+        Self::CheckpointActivations,
         Self::Tokenise,
     ];
 
@@ -83,6 +86,7 @@ impl Work {
             Self::FirstStep => "first-step",
             Self::EncoderStep => "encoder-step",
             Self::BurnLora => "burn-lora",
+            Self::CheckpointActivations => "checkpoint-activations",
             Self::Tokenise => "tokenise",
         }
     }
@@ -104,6 +108,7 @@ impl Work {
             Self::FirstStep => Some(0.30),
             Self::EncoderStep => Some(1.05),
             Self::BurnLora | Self::Tokenise => Some(1.0),
+            Self::CheckpointActivations => None,
         }
     }
 
@@ -134,6 +139,7 @@ impl Work {
         match self {
             Self::EncoderStep => Against::Ours("head, gradients through the encoder"),
             Self::BurnLora => Against::Ours("Burn's `apply_lora`"),
+            Self::CheckpointActivations => Against::Ours("without the option"),
             _ => Against::Peer,
         }
     }
@@ -182,6 +188,9 @@ impl Work {
             Self::BurnLora => {
                 format!("forward and backward, LoRA r {rank}, dropouts .1, {shape}")
             }
+            Self::CheckpointActivations => {
+                format!("LoRA step with `--checkpoint-activations`, dropouts .1, {shape}")
+            }
             Self::Tokenise => "tokenising MRPC's training split into batches".to_owned(),
         }
     }
@@ -228,6 +237,7 @@ impl Work {
             Self::Evaluation => vec!["--task", "mrpc", "--serve", "evaluation"],
             Self::Tokenise => vec!["--task", "mrpc", "--serve", "tokeniser"],
             Self::BurnLora => vec!["--serve", "passes"],
+            Self::CheckpointActivations => vec!["--checkpoint-activations"],
             _ => Vec::new(),
         }
     }
