@@ -53,7 +53,7 @@ pub struct TrainArgs {
     /// The recipe.
     #[command(flatten)]
     pub recipe: RecipeArgs,
-    /// Use much less memory and a third to a half more time: keep only what goes into each layer, and
+    /// Use much less memory and about half more time: keep only what goes into each layer, and
     /// compute the rest again in the backward pass; the result is the same, bit for bit
     #[arg(long, help_heading = "Machine")]
     pub checkpoint_activations: bool,
@@ -175,7 +175,7 @@ pub struct RecipeArgs {
     #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set,
           num_args = 0..=1, default_missing_value = "true")]
     pub shuffle: bool,
-    /// Put rows of like length into one batch: faster, hardly less random
+    /// Put rows of like length into one batch, in random order; padding is not computed either way
     #[arg(long)]
     pub group_by_length: bool,
     /// Use the first N training rows only
