@@ -174,13 +174,15 @@ impl Growth {
     /// # Errors
     /// When plotters fails.
     pub(crate) fn figure(&self) -> Result<String> {
-        let legend = [("lowburn", OURS, Mark::Line), ("PyTorch + PEFT", PEER, Mark::Line)].map(
-            |(label, color, mark)| Entry {
-                label: label.to_owned(),
-                color,
-                mark,
-            },
-        );
+        let legend = [
+            ("lowburn", OURS, Mark::Line),
+            ("PyTorch + PEFT", PEER, Mark::Line),
+        ]
+        .map(|(label, color, mark)| Entry {
+            label: label.to_owned(),
+            color,
+            mark,
+        });
         let note = format!("{}, {} threads", self.cpu, self.threads);
         figure(
             "A LoRA step by size",
@@ -199,8 +201,38 @@ impl Growth {
         let points: Vec<&Point> = self.points.iter().filter(|p| p.axis == axis).collect();
         let gigabytes = |size: Option<u64>| size.map(|size| size as f64 / 1e9);
         let lines = [
-            (OURS, points.iter().map(|p| (p.value, if memory { gigabytes(p.memory) } else { Some(p.seconds) })).collect::<Vec<_>>()),
-            (PEER, points.iter().map(|p| (p.value, if memory { gigabytes(p.peer_memory) } else { p.peer_seconds })).collect()),
+            (
+                OURS,
+                points
+                    .iter()
+                    .map(|p| {
+                        (
+                            p.value,
+                            if memory {
+                                gigabytes(p.memory)
+                            } else {
+                                Some(p.seconds)
+                            },
+                        )
+                    })
+                    .collect::<Vec<_>>(),
+            ),
+            (
+                PEER,
+                points
+                    .iter()
+                    .map(|p| {
+                        (
+                            p.value,
+                            if memory {
+                                gigabytes(p.peer_memory)
+                            } else {
+                                p.peer_seconds
+                            },
+                        )
+                    })
+                    .collect(),
+            ),
         ];
         // Sizes double: their logarithm is what lies at even distances.
         let place = |value: usize| (value.max(1) as f64).log2();
@@ -265,6 +297,9 @@ mod tests {
         assert!(svg.contains("Memory by layers"));
         assert_eq!(svg.matches("<circle").count(), 2 + 3 + 2 + 3);
         let text = growth.markdown();
-        assert!(text.contains("| length 64  |  0.64 s |                |       |"), "{text}");
+        assert!(
+            text.contains("| length 64  |  0.64 s |                |       |"),
+            "{text}"
+        );
     }
 }

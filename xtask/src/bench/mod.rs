@@ -286,12 +286,7 @@ impl Sides<'_> {
 
 fn tell(pair: usize, pairs: usize, mine: f64, theirs: Option<f64>) {
     let beside = theirs
-        .map(|theirs| {
-            format!(
-                "  the other side {theirs:.2} s  ratio {:.2}",
-                mine / theirs
-            )
-        })
+        .map(|theirs| format!("  the other side {theirs:.2} s  ratio {:.2}", mine / theirs))
         .unwrap_or_default();
     eprintln!("pair {pair}/{pairs}: lowburn {mine:.2} s{beside}");
 }

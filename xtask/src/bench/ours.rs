@@ -280,10 +280,7 @@ fn evaluate(args: &OursArgs) -> Result<()> {
         if first {
             answer(&ready(args.threads, 0));
         } else {
-            meter.add(
-                seconds,
-                lowburn_kernels::product_seconds() - clock.products,
-            );
+            meter.add(seconds, lowburn_kernels::product_seconds() - clock.products);
             let loss = evaluations.first().and_then(|evaluation| evaluation.loss);
             answer(&json!({"seconds": seconds, "loss": loss}));
         }

@@ -6,9 +6,7 @@ use anyhow::Result;
 use burn::module::{Lora, Module, ParamGroup};
 use burn::tensor::Device;
 use lowburn_kernels::uniform;
-use lowburn_models::{
-    LoadOptions, Method, Mode, ModelInput, SequenceClassifier, load_classifier,
-};
+use lowburn_models::{LoadOptions, Method, Mode, ModelInput, SequenceClassifier, load_classifier};
 use serde_json::json;
 
 use super::ours::{Meter, OursArgs, answer, ready, wait};

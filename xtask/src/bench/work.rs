@@ -182,7 +182,8 @@ impl Work {
                 format!("epoch of MRPC, LoRA r {rank}, minilm-l6-roberta, batch {batch}")
             }
             Self::FirstStep => {
-                "from the start of the process to the end of the first step of that epoch".to_owned()
+                "from the start of the process to the end of the first step of that epoch"
+                    .to_owned()
             }
             Self::EncoderStep => format!("LoRA r {rank} step, dropouts .1, {shape}"),
             Self::BurnLora => {

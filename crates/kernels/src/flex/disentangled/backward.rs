@@ -134,7 +134,10 @@ unsafe fn backward_head(out: &Outputs, head: &Head, gradient: &[f32], input: &In
         softmax_gradient_rows(ds, p, n, input.scale());
         // SAFETY: as above.
         unsafe {
-            let (q, k) = (input.q.as_ptr().wrapping_add(head.q), input.k.as_ptr().wrapping_add(head.k));
+            let (q, k) = (
+                input.q.as_ptr().wrapping_add(head.q),
+                input.k.as_ptr().wrapping_add(head.k),
+            );
             let (dq, dk) = ((dq.at(head.q), stride), (dk.at(head.k), stride));
             let left = (ds.as_ptr(), keys, 1);
             small_product([m, d, n], dq, left, (k, stride, 1), 1.0, false);
