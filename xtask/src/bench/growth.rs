@@ -1,9 +1,8 @@
 //! How time and memory of a LoRA step grow with length, batch, rank and layers, ours beside PyTorch + PEFT.
 
 use std::collections::BTreeSet;
-use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use plotters::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +44,19 @@ pub(crate) struct Point {
     /// Largest resident memory.
     memory: Option<u64>,
     peer_memory: Option<u64>,
+}
+
+impl Point {
+    /// Seconds, or peak memory in gigabytes, of one side.
+    fn drawn(&self, ours: bool, memory: bool) -> Option<f64> {
+        let gigabytes = |size: Option<u64>| size.map(|size| size as f64 / 1e9);
+        match (memory, ours) {
+            (false, true) => Some(self.seconds),
+            (false, false) => self.peer_seconds,
+            (true, true) => gigabytes(self.memory),
+            (true, false) => gigabytes(self.peer_memory),
+        }
+    }
 }
 
 /// All sizes, and where they were timed.
@@ -117,11 +129,7 @@ pub(crate) fn read() -> Result<Option<Growth>> {
     if !path.exists() {
         return Ok(None);
     }
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text)
-        .map(Some)
-        .with_context(|| format!("{} is no record of growth", path.display()))
+    super::page::parsed(&path).map(Some)
 }
 
 impl Growth {
@@ -147,6 +155,7 @@ impl Growth {
             ("PyTorch + PEFT", Align::Right),
             ("Ratio", Align::Right),
         ]);
+        let number = |ratio: Option<f64>| ratio.map(|ratio| format!("{ratio:.2}"));
         for point in &self.points {
             let time = |seconds: Option<f64>| seconds.map(|seconds| format!("{seconds:.2} s"));
             let memory = |size: Option<u64>| size.map(bytes).unwrap_or_default();
@@ -155,15 +164,10 @@ impl Growth {
                 format!("{} {}", point.axis, point.value),
                 time(Some(point.seconds)).unwrap_or_default(),
                 time(point.peer_seconds).unwrap_or_default(),
-                point
-                    .ratio
-                    .map(|ratio| format!("{ratio:.2}"))
-                    .unwrap_or_default(),
+                number(point.ratio).unwrap_or_default(),
                 memory(point.memory),
                 memory(point.peer_memory),
-                share
-                    .map(|(ours, peer)| format!("{:.2}", ours as f64 / peer as f64))
-                    .unwrap_or_default(),
+                number(share.map(|(ours, peer)| ours as f64 / peer as f64)).unwrap_or_default(),
             ]);
         }
         table
@@ -199,41 +203,11 @@ impl Growth {
 
     fn panel(&self, area: &Area<'_>, axis: &str, memory: bool) -> Result<()> {
         let points: Vec<&Point> = self.points.iter().filter(|p| p.axis == axis).collect();
-        let gigabytes = |size: Option<u64>| size.map(|size| size as f64 / 1e9);
-        let lines = [
-            (
-                OURS,
-                points
-                    .iter()
-                    .map(|p| {
-                        (
-                            p.value,
-                            if memory {
-                                gigabytes(p.memory)
-                            } else {
-                                Some(p.seconds)
-                            },
-                        )
-                    })
-                    .collect::<Vec<_>>(),
-            ),
-            (
-                PEER,
-                points
-                    .iter()
-                    .map(|p| {
-                        (
-                            p.value,
-                            if memory {
-                                gigabytes(p.peer_memory)
-                            } else {
-                                p.peer_seconds
-                            },
-                        )
-                    })
-                    .collect(),
-            ),
-        ];
+        let line = |ours| {
+            let value = |point: &&Point| (point.value, point.drawn(ours, memory));
+            points.iter().map(value).collect::<Vec<_>>()
+        };
+        let lines = [(OURS, line(true)), (PEER, line(false))];
         // Sizes double: their logarithm is what lies at even distances.
         let place = |value: usize| (value.max(1) as f64).log2();
         let sizes: BTreeSet<usize> = points.iter().map(|point| point.value).collect();

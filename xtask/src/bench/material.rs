@@ -131,26 +131,36 @@ pub(crate) fn merged(base: &Path, data: &Path) -> Result<PathBuf> {
         return Ok(model);
     }
     let run = root().join("merged-run");
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let train = "--task mrpc --method lora --epochs 1 --batch-size 4 --train-rows 4 --lr 1e-3 --weight-decay 0 \
-                 --warmup-steps 0 --max-length 128 --seed 0 --quiet --overwrite";
-    let mut line = vec!["lowburn".to_owned(), "train".to_owned()];
-    line.extend(train.split_whitespace().map(str::to_owned));
-    for (name, path) in [("--model", base), ("--data-dir", data), ("--output", &run)] {
-        line.extend([name.to_owned(), text(path)]);
-    }
-    lowburn::execute(&lowburn::Cli::try_parse_from(line)?.command)?;
-    let line = ["lowburn", "merge", "--quiet", "--overwrite"].map(str::to_owned);
-    let mut line = Vec::from(line);
-    for (name, path) in [
-        ("--model", base),
-        ("--adapter", &run.join("adapter")),
-        ("--output", &model),
-    ] {
-        line.extend([name.to_owned(), text(path)]);
-    }
-    lowburn::execute(&lowburn::Cli::try_parse_from(line)?.command)?;
+    let train = "train --task mrpc --method lora --epochs 1 --batch-size 4 --train-rows 4 --lr 1e-3 --weight-decay 0 \
+                 --warmup-steps 0 --max-length 128 --seed 0";
+    lowburn(
+        train,
+        &[("--model", base), ("--data-dir", data), ("--output", &run)],
+    )?;
+    let adapter = run.join("adapter");
+    lowburn(
+        "merge",
+        &[
+            ("--model", base),
+            ("--adapter", &adapter),
+            ("--output", &model),
+        ],
+    )?;
     Ok(model)
+}
+
+/// A command of the binary, quietly, over whatever its output was.
+fn lowburn(words: &str, paths: &[(&str, &Path)]) -> Result<()> {
+    let mut line: Vec<String> = ["lowburn"]
+        .into_iter()
+        .chain(words.split_whitespace())
+        .chain(["--quiet", "--overwrite"])
+        .map(str::to_owned)
+        .collect();
+    for (name, path) in paths {
+        line.extend([(*name).to_owned(), path.to_string_lossy().into_owned()]);
+    }
+    lowburn::execute(&lowburn::Cli::try_parse_from(line)?.command)
 }
 
 fn set_dropout(config: &mut Value, dropout: f64) {
@@ -169,23 +179,14 @@ fn checkpoint(
     change(&mut config);
     let path = root().join("config.json");
     workspace::write(&path, &serde_json::to_string_pretty(&config)?)?;
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let (path, tokenizer, output) = (text(&path), text(tokenizer), text(model));
-    let line = [
-        "lowburn",
-        "init",
-        "--config",
-        &path,
-        "--tokenizer",
-        &tokenizer,
-        "--output",
-        &output,
-        "--seed",
-        "0",
-        "--quiet",
-        "--overwrite",
-    ];
-    lowburn::execute(&lowburn::Cli::try_parse_from(line)?.command)
+    lowburn(
+        "init --seed 0",
+        &[
+            ("--config", &path),
+            ("--tokenizer", tokenizer),
+            ("--output", model),
+        ],
+    )
 }
 
 fn write_split(path: &Path, rows: usize, words: usize) -> Result<()> {

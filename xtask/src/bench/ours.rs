@@ -60,7 +60,7 @@ pub(crate) struct OursArgs {
     pub(super) length: usize,
     /// Threads
     #[arg(long)]
-    threads: usize,
+    pub(super) threads: usize,
 }
 
 /// What answers the requests.

@@ -1,9 +1,10 @@
 //! Benchmark records, and the table in `docs/performance.md` that is rendered from them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -195,6 +196,17 @@ fn render() -> Result<Vec<(PathBuf, String, String)>> {
     Ok(files)
 }
 
+/// What a file of results/bench holds.
+///
+/// # Errors
+/// When it cannot be read, or is something else.
+pub(super) fn parsed<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is no benchmark record", path.display()))
+}
+
 fn read() -> Result<Vec<Record>> {
     let folder = workspace::results("bench");
     if !folder.is_dir() {
@@ -215,12 +227,7 @@ fn read() -> Result<Vec<Record>> {
     let mut records: Vec<Record> = paths
         .iter()
         .filter(|path| path.file_stem().is_none_or(|name| name != growth::NAME))
-        .map(|path| {
-            let text = fs::read_to_string(path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            serde_json::from_str(&text)
-                .with_context(|| format!("{} is no benchmark record", path.display()))
-        })
+        .map(|path| parsed(path))
         .collect::<Result<_>>()?;
     let place = |record: &Record| Work::ALL.iter().position(|work| work.name() == record.work);
     records.sort_by_key(|record| (place(record).unwrap_or(usize::MAX), record.work.clone()));

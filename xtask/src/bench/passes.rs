@@ -27,7 +27,7 @@ pub(super) fn serve(args: &OursArgs, burns_own: bool) -> Result<()> {
     } else {
         with_ours(model, args)?
     };
-    let threads = rayon_threads();
+    let threads = args.threads;
     let mut meter = Meter::new(threads);
     let (batch, length) = (args.batch, args.length);
     let mut number = 0;
@@ -58,13 +58,6 @@ pub(super) fn serve(args: &OursArgs, burns_own: bool) -> Result<()> {
         meter.add(seconds, lowburn_kernels::product_seconds() - before);
         answer(&json!({"seconds": seconds, "loss": loss}));
     }
-}
-
-fn rayon_threads() -> usize {
-    std::env::var("RAYON_NUM_THREADS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1)
 }
 
 /// Query and value of every layer by this project's factored layers. The head is trained in neither.

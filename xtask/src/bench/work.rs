@@ -205,29 +205,22 @@ impl Work {
 
     /// Checkpoint and data, made where they are not there.
     pub(crate) fn material(self, args: &BenchArgs) -> Result<Material> {
-        let (models, data) = (args.models.as_deref(), args.data.as_deref());
-        let (Some(models), Some(data)) = (models, data) else {
+        let (Some(models), Some(data), true) = (&args.models, &args.data, self.needs_data()) else {
             let rows = args.batch * (args.steps + 3);
-            let layers = args.layers;
-            return material::prepare(self.shape(), layers, self.dropout(), rows, args.length);
+            return material::prepare(self.shape(), args.layers, self.dropout(), rows, args.length);
         };
         let small = models.join("minilm-l6-roberta");
         let model = match self {
-            Self::Epoch | Self::FirstStep | Self::Tokenise => small,
             Self::MrpcSteps => material::with_tokenizer(&small, self.dropout())?,
             Self::Evaluation => {
                 let base = material::with_tokenizer(&small, self.dropout())?;
                 material::merged(&base, data)?
             }
-            _ => {
-                let rows = args.batch * (args.steps + 3);
-                let layers = args.layers;
-                return material::prepare(self.shape(), layers, self.dropout(), rows, args.length);
-            }
+            _ => small,
         };
         Ok(Material {
             model,
-            data: data.to_path_buf(),
+            data: data.clone(),
         })
     }
 
