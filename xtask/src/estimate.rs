@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use lowburn_glue::{Dataset, Task};
 use lowburn_models::{Kind, Method, ModelConfig, manifest};
-use lowburn_trainer::{EvalEvery, forecast};
+use lowburn_trainer::{EvalEvery, TrainingShape, forecast};
 
 use crate::grid::Cell;
 
@@ -76,15 +76,24 @@ impl Shape {
         Ok(Some(Self { config, matrices }))
     }
 
-    /// Bytes of a step with so many rows in a forward pass.
+    /// Bytes of a run with so many rows in a forward pass, all as long as the recipe allows.
     ///
     /// # Errors
     /// When the adapter does not fit the model.
     pub(crate) fn memory(&self, cell: &Cell, rows: usize) -> Result<u64> {
         let (method, lora) = (cell.approach.method(), cell.approach.lora()?);
-        let (labels, tokens) = (cell.task.num_labels(), cell.max_length);
-        let (_, memory) = forecast(&self.config, method, lora.as_ref(), labels, [rows, tokens])?;
-        Ok(memory.total)
+        let shape = TrainingShape {
+            batch_size: rows,
+            max_length: cell.max_length,
+            accumulate: cell.batch_size.div_ceil(rows.max(1)),
+            dtype: cell.dtype,
+            checkpoint_activations: false,
+            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            evaluation_rows: None,
+        };
+        let labels = cell.task.num_labels();
+        let forecast = forecast(&self.config, method, lora.as_ref(), labels, &shape)?;
+        Ok(forecast.memory.total)
     }
 
     /// Floating-point operations of a whole run, evaluations included.
@@ -251,7 +260,7 @@ fn divisors(batch: usize) -> impl Iterator<Item = usize> {
         .filter(move |rows| batch.is_multiple_of(*rows))
 }
 
-/// The largest number of rows that divides the batch and whose step takes at most `bytes`; 1 if none does.
+/// The largest number of rows that divides the batch and with which a run takes at most `bytes`; 1 if none does.
 fn micro_batch(shape: &Shape, cell: &Cell, bytes: u64) -> Result<usize> {
     for rows in divisors(cell.batch_size) {
         if shape.memory(cell, rows)? <= bytes {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use lowburn_glue::Task;
 use lowburn_lora::{LoraConfig, LoraInit};
 use lowburn_models::LoraPositionBranch;
-use lowburn_trainer::{EvalEvery, Method, Warmup};
+use lowburn_trainer::{Dtype, EvalEvery, Method, Warmup};
 use serde::Deserialize;
 
 /// Grids that ship with the project, by name.
@@ -80,6 +80,8 @@ pub(crate) struct Cell {
     pub(crate) train_rows: Option<usize>,
     /// Only so many steps.
     pub(crate) max_steps: Option<u64>,
+    /// How a frozen base is stored.
+    pub(crate) dtype: Dtype,
     /// What others published for it.
     pub(crate) published: Option<Published>,
 }
@@ -459,6 +461,8 @@ struct RawCell {
     start: Option<RawStart>,
     train_rows: Option<usize>,
     max_steps: Option<u64>,
+    #[serde(default)]
+    dtype: Dtype,
     published: Option<Published>,
 }
 
@@ -506,11 +510,14 @@ fn whole(cell: &toml::Table, file: &RawGrid, changed: &toml::Table) -> Result<to
     }
     whole.remove("shared");
     // What is replaced in every cell does nothing where the method has no such thing.
-    if whole.get("method").and_then(toml::Value::as_str) != Some("lora") {
-        let replaced = LORA_KEYS.iter().filter(|key| changed.contains_key(**key));
-        for key in replaced.filter(|key| !cell.contains_key(**key)) {
-            whole.remove(*key);
-        }
+    let foreign: &[&str] = match whole.get("method").and_then(toml::Value::as_str) {
+        Some("lora") => &[],
+        Some("full") => &FROZEN_KEYS,
+        _ => &LORA_KEYS,
+    };
+    let replaced = foreign.iter().filter(|key| changed.contains_key(**key));
+    for key in replaced.filter(|key| !cell.contains_key(**key)) {
+        whole.remove(*key);
     }
     Ok(whole)
 }
@@ -524,6 +531,12 @@ const LORA_KEYS: [&str; 6] = [
     "lora_init",
     "lora_position_branch",
 ];
+
+/// Keys of a cell that mean nothing to the method full.
+const FROZEN_KEYS: [&str; 7] = {
+    let [rank, alpha, targets, dropout, init, branch] = LORA_KEYS;
+    [rank, alpha, targets, dropout, init, branch, "dtype"]
+};
 
 fn checked(whole: toml::Table) -> Result<Cell> {
     let given = LORA_KEYS.iter().find(|key| whole.contains_key(**key));
@@ -567,6 +580,7 @@ fn checked(whole: toml::Table) -> Result<Cell> {
         from_mnli: matches!(raw.start, Some(RawStart::Mnli)),
         train_rows: raw.train_rows,
         max_steps: raw.max_steps,
+        dtype: raw.dtype,
         published: raw.published,
     };
     sound(&cell)?;
@@ -600,6 +614,11 @@ fn sound(cell: &Cell) -> Result<()> {
             "`head_dropout` is {dropout}: give 0 or more and below 1"
         );
     }
+    ensure!(
+        !cell.dtype.is_half() || cell.approach.method() != Method::Full,
+        "`dtype` is {}: it is for a base that stays frozen, and `method` full trains all of it; give f32",
+        cell.dtype
+    );
     if let Some(lora) = cell.approach.lora()? {
         lora.validate()?;
     }
@@ -686,6 +705,10 @@ mod tests {
                 SMALL.replace("lr = 1e-3", "lr = 1e-3\nrank = 8"),
                 "`rank` belongs to the method lora only",
             ),
+            (
+                SMALL.replace("lr = 1e-3", "lr = 1e-3\ndtype = \"f16\""),
+                "`dtype` is f16: it is for a base that stays frozen",
+            ),
             (SMALL.replace("\"full\"", "\"lora\""), "`rank` is missing"),
             (SMALL.replace("\"rte\"", "\"ret\""), "ret"),
             (
@@ -732,14 +755,17 @@ mod tests {
 
     #[test]
     fn a_changed_grid_has_a_name_of_its_own() {
-        let changes = ["epochs=7", "lr = 0.5", "rank=2"].map(str::to_owned);
+        let changes = ["epochs=7", "lr = 0.5", "rank=2", "dtype=bf16"].map(str::to_owned);
         let grid = Grid::load_with("mini", &changes).unwrap();
-        assert_eq!(grid.name, "mini+epochs=7+lr_=_0.5+rank=2");
+        assert_eq!(grid.name, "mini+epochs=7+lr_=_0.5+rank=2+dtype=bf16");
         let plain = Grid::load("mini").unwrap();
         for (changed, cell) in grid.cells.iter().zip(&plain.cells) {
             assert_eq!((changed.epochs, changed.lr), (7, 0.5));
             assert_eq!(changed.batch_size, cell.batch_size);
             assert_eq!(changed.approach.rank(), cell.approach.rank().map(|_| 2));
+            let is_full = cell.approach.method() == Method::Full;
+            let dtype = if is_full { Dtype::F32 } else { Dtype::Bf16 };
+            assert_eq!((changed.dtype, cell.dtype), (dtype, Dtype::F32));
         }
         for (change, expected) in [
             ("epochs", "KEY=VALUE"),

@@ -49,6 +49,13 @@ enum Task {
     /// Our side, for `bench`
     #[command(hide = true)]
     BenchOurs(bench::OursArgs),
+    /// A command of the binary in a process of its own, for `bench`
+    #[command(hide = true)]
+    BenchCommand {
+        /// The command and its options
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        line: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -61,5 +68,6 @@ fn main() -> ExitCode {
         Task::Check => check::run(),
         Task::Work => reproduce::work(),
         Task::BenchOurs(args) => bench::serve(args),
+        Task::BenchCommand { line } => bench::command(line),
     })
 }

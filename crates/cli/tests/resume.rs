@@ -79,6 +79,13 @@ fn full_fine_tuning_survives_being_killed() {
 }
 
 #[test]
+fn a_base_in_halves_survives_being_killed() {
+    let mut options = OPTIONS.to_vec();
+    options.push(("--dtype", "f16"));
+    survives(&options, "adapter");
+}
+
+#[test]
 fn activations_may_be_computed_again_before_and_kept_after() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));

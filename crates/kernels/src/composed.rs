@@ -1,7 +1,12 @@
 //! The same operations composed of Burn's own, differentiated by Burn: what devices other than
 //! flex run, and what the fused ones are tested against.
+//!
+//! Where activations are halves (bf16, f16), so are the operands of the products with the frozen base and of
+//! attention's. Everything else is f32: the adapter's own products, as in PEFT, LayerNorm, GELU, softmax.
 
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use std::f64::consts::FRAC_1_SQRT_2;
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 
 use crate::{AttentionShape, Dropout, LoraScale, PositionTerms, RelativeIndex};
 
@@ -11,9 +16,10 @@ pub fn linear<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    let y = x.matmul(weight.unsqueeze());
+    let dtype = x.dtype();
+    let y = x.matmul(weight.cast(dtype).unsqueeze());
     match bias {
-        Some(bias) => y + bias.unsqueeze(),
+        Some(bias) => y + bias.cast(dtype).unsqueeze(),
         None => y,
     }
 }
@@ -26,16 +32,21 @@ pub fn lora_linear<const D: usize>(
     [a, b]: [Tensor<2>; 2],
     lora: LoraScale,
 ) -> Tensor<D> {
-    let update = dropout(x.clone(), lora.dropout)
+    let dtype = x.dtype();
+    let update = dropout(wide(x.clone()), lora.dropout)
         .matmul(a.unsqueeze())
         .matmul(b.unsqueeze())
         .mul_scalar(lora.scale);
-    linear(x, weight, bias) + update
+    (wide(linear(x, weight, bias)) + update).cast(dtype)
 }
 
-/// See [`crate::bias_gelu`].
+/// See [`crate::bias_gelu`]. Written out, because Burn's own GELU has the gradient of its approximation by tanh on most devices,
+/// which is off by a thousandth.
 pub fn bias_gelu<const D: usize>(x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
-    activation::gelu(add_bias(x, bias))
+    let dtype = x.dtype();
+    let x = add_bias(wide(x), bias);
+    let normal = x.clone().mul_scalar(FRAC_1_SQRT_2).erf().add_scalar(1.0);
+    (x.mul_scalar(0.5) * normal).cast(dtype)
 }
 
 /// See [`crate::dropout`].
@@ -45,7 +56,8 @@ pub fn dropout<const D: usize>(x: Tensor<D>, dropout: Dropout) -> Tensor<D> {
     }
     let factors = dropout.factors(x.shape().num_elements());
     let mask = Tensor::from_data(TensorData::new(factors, x.shape()), &x.device());
-    x * mask
+    let dtype = x.dtype();
+    (wide(x) * mask).cast(dtype)
 }
 
 /// See [`crate::add_layer_norm`].
@@ -57,13 +69,15 @@ pub fn add_layer_norm<const D: usize>(
     epsilon: f64,
     probability: Dropout,
 ) -> Tensor<D> {
-    let mut z = dropout(add_bias(x, bias), probability);
+    let dtype = x.dtype();
+    let mut z = dropout(add_bias(wide(x), bias), probability);
     if let Some(residual) = residual {
-        z = z + residual;
+        z = z + wide(residual);
     }
     let centred = z.clone() - z.mean_dim(D - 1);
     let variance = centred.clone().powi_scalar(2).mean_dim(D - 1);
-    centred / variance.add_scalar(epsilon).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
+    let normalised = centred / variance.add_scalar(epsilon).sqrt();
+    (normalised * gamma.unsqueeze() + beta.unsqueeze()).cast(dtype)
 }
 
 /// See [`crate::attention`].
@@ -74,7 +88,7 @@ pub fn attention(
     shape: &AttentionShape,
     probability: Dropout,
 ) -> Tensor<2> {
-    let content = |q: Tensor<4>, k: Tensor<4>| q.matmul(k.swap_dims(2, 3));
+    let content = |q: Tensor<4>, k: Tensor<4>| wide(q.matmul(k.swap_dims(2, 3)));
     scored_attention(q, k, v, shape, probability, content)
 }
 
@@ -95,18 +109,20 @@ pub fn disentangled_attention(
             .reshape([1, index.rows(), shape.heads, size])
             .permute([0, 2, 3, 1])
     };
+    let scale = shape.scale;
     let scores = |q: Tensor<4>, k: Tensor<4>| {
         let [batch, heads, queries, _] = q.dims();
         let keys = k.dims()[2];
         let rows = table_rows(&index, queries, keys, &q.device())
             .reshape([1, 1, queries, keys])
             .expand([batch, heads, queries, keys]);
-        let mut scores = q.clone().matmul(k.clone().swap_dims(2, 3));
+        let mut scores = wide(q.clone().matmul(k.clone().swap_dims(2, 3)));
         if let Some(key) = key {
-            scores = scores + q.matmul(split(key)).gather(3, rows.clone());
+            scores = scores + wide(q.matmul(split(key))).gather(3, rows.clone());
         }
         if let Some(query) = query {
-            let transposed = k.matmul(split(query)).gather(3, rows.swap_dims(2, 3));
+            let transposed = wide(k.mul_scalar(scale).matmul(split(query)));
+            let transposed = transposed.gather(3, rows.swap_dims(2, 3));
             scores = scores + transposed.swap_dims(2, 3);
         }
         scores
@@ -122,7 +138,8 @@ fn table_rows(of: &RelativeIndex, queries: usize, keys: usize, device: &Device) 
     index(&rows, device).reshape([queries, keys])
 }
 
-/// Attention with `scores` before the scale, from q and k of [batch, heads, length, size].
+/// Attention with `scores` in f32, from q and k of [batch, heads, length, size]. The scale is in q already: halves would
+/// overflow in the products otherwise.
 fn scored_attention(
     q: Tensor<2>,
     k: Tensor<2>,
@@ -141,12 +158,11 @@ fn scored_attention(
             .select(0, index(&padding(counts, length), &x.device()));
         padded.reshape([batch, length, heads, size]).swap_dims(1, 2) // [batch, heads, len, size]
     };
-    let device = q.device();
+    let (device, dtype) = (q.device(), q.dtype());
     let scores = scores(
-        split(q, &shape.queries, queries),
+        split(q.mul_scalar(shape.scale), &shape.queries, queries),
         split(k, &shape.keys, keys),
-    )
-    .mul_scalar(shape.scale);
+    );
     let masked = Tensor::<1, Int>::arange(0..keys as i64, &device)
         .reshape([1, 1, 1, keys])
         .greater_equal(index(&shape.keys, &device).reshape([batch, 1, 1, 1]))
@@ -158,6 +174,7 @@ fn scored_attention(
         &device,
     );
     let padded = (probabilities * mask)
+        .cast(dtype)
         .matmul(split(v, &shape.keys, keys))
         .swap_dims(1, 2)
         .reshape([batch * queries, heads * size]);
@@ -183,7 +200,7 @@ pub fn unfold_rows(x: Tensor<2>, lengths: &[usize], width: usize) -> Tensor<2> {
         sources.extend(row.clone().flat_map(|i| (i..i + width).map(source)));
         first += length;
     }
-    let zeros = Tensor::zeros([1, d], &x.device());
+    let zeros = Tensor::zeros([1, d], (&x.device(), x.dtype()));
     let device = x.device();
     Tensor::cat(vec![x, zeros], 0)
         .select(0, index(&sources, &device))
@@ -225,6 +242,14 @@ fn padded_factors(shape: &AttentionShape, queries: usize, keys: usize, p: Dropou
         }
     }
     padded
+}
+
+/// Halves in f32; anything else as it is.
+fn wide<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    match x.dtype() {
+        DType::F16 | DType::BF16 => x.cast(DType::F32),
+        _ => x,
+    }
 }
 
 fn add_bias<const D: usize>(x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {

@@ -21,8 +21,10 @@ mod pages;
 mod random;
 mod relative;
 
+use std::cell::Cell;
+
 use burn::backend::{Dispatch, DispatchDevice};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use backend::Kernels;
 
@@ -31,10 +33,40 @@ pub use pages::PagePool;
 pub use random::{Dropout, derive_key, normal, uniform};
 pub use relative::{PositionTerms, RelativeIndex, disentangled_attention, unfold_rows};
 
+thread_local! {
+    static COMPOSED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does `work` with the composition in [`composed`] on every device, flex included: what another device would compute. It holds
+/// for calls on this thread, and for the backward passes of what they return.
+pub fn composed_only<T>(work: impl FnOnce() -> T) -> T {
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            COMPOSED.set(self.0);
+        }
+    }
+    let _before = Before(COMPOSED.replace(true));
+    work()
+}
+
 /// True where the fused code runs: flex (with or without autodiff), f32.
 fn fused<const D: usize>(x: &Tensor<D>) -> bool {
-    let device = x.device().without_autodiff();
-    x.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+    x.dtype() == DType::F32 && has_fused(&x.device())
+}
+
+fn has_fused(device: &Device) -> bool {
+    let device = device.clone().without_autodiff();
+    !COMPOSED.get() && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// The numbers in which an encoder computes whose base is stored in `stored` on that device. Halves on flex save the memory of the
+/// base alone, whose matrices become f32 for one product at a time; elsewhere products are in halves too.
+pub fn activation_dtype(stored: DType, device: &Device) -> DType {
+    match has_fused(device) {
+        true => DType::F32,
+        false => stored,
+    }
 }
 
 /// Seconds that threads of this process spent in products of matrices in fused code since it started: how much of a step is
@@ -43,7 +75,7 @@ pub fn product_seconds() -> f64 {
     flex::product_seconds()
 }
 
-/// y = x W + b.
+/// y = x W + b. The weight may be of halves (bf16, f16) where it is frozen: the product is then in the numbers of `x`.
 ///
 /// # Shapes
 /// - `x`: `[.., in]`, `weight`: `[in, out]`, `bias`: `[out]`

@@ -1,7 +1,7 @@
 //! A linear layer that may carry a LoRA adapter (Hu et al. 2021, section 4.1).
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use lowburn_kernels::{Dropout, LoraScale, derive_key, lora_linear, normal, uniform};
 
 use crate::{LoraInit, ResolvedAdapter};
@@ -12,7 +12,7 @@ use crate::{LoraInit, ResolvedAdapter};
 /// folds the adapter into W, [`Linear::unmerge`] takes it out again.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// W, `[in, out]`: the transpose of PyTorch's.
+    /// W, `[in, out]`: the transpose of PyTorch's. Frozen, it may be of halves (bf16, f16).
     pub weight: Param<Tensor<2>>,
     /// b, `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
@@ -72,9 +72,13 @@ impl Adapter {
         }
     }
 
-    /// scale * A B, `[in, out]`.
+    /// scale * A B, `[in, out]`, on the adapter's device and without a gradient. Always computed in f32 on the processor: the products of some
+    /// cards keep 11 bits of their factors (TF32), which is too few for weights that are saved.
     pub fn delta(&self) -> Tensor<2> {
-        self.a.val().matmul(self.b.val()).mul_scalar(self.scale)
+        let device = self.a.lazy_device().without_autodiff();
+        let factors = [&self.a, &self.b].map(|factor| factor.val().inner());
+        let [a, b] = factors.map(|factor| factor.to_device(&Device::flex()));
+        a.matmul(b).mul_scalar(self.scale).to_device(&device)
     }
 }
 
@@ -147,7 +151,7 @@ impl Linear {
     }
 
     /// Folds the adapter into the weight, W <- W + scale A B, and hands it back.
-    /// The bias stays as it is. Without an adapter nothing happens.
+    /// The bias stays as it is, a weight of halves becomes f32. Without an adapter nothing happens.
     pub fn merge(&mut self) -> Option<Adapter> {
         let adapter = self.adapter.take()?;
         self.add_to_weight(adapter.delta());
@@ -164,7 +168,7 @@ impl Linear {
     fn add_to_weight(&mut self, delta: Tensor<2>) {
         let weight = self.weight.val();
         let (trainable, differentiable) = (weight.is_require_grad(), weight.is_autodiff());
-        let mut merged = weight.inner() + delta.inner();
+        let mut merged = weight.inner().cast(DType::F32) + delta.inner();
         if differentiable {
             merged = merged.autodiff().set_require_grad(trainable);
         }

@@ -11,6 +11,7 @@ use crate::classifier::{DenseHead, Head, PooledHead, Pooler, SequenceClassifier}
 use crate::config::{DebertaV2Config, Family, ModelConfig};
 use crate::convolution::{Conv1d, ConvLayer};
 use crate::disentangled::{PositionBranch, RelativePositions};
+use crate::dtype::Dtype;
 use crate::embeddings::{Counting, Embeddings, Table};
 use crate::layers::{Intermediate, LayerNorm, SubLayerOutput};
 
@@ -23,18 +24,21 @@ pub(crate) trait TensorSource {
 struct Builder<'a> {
     config: &'a ModelConfig,
     source: &'a mut dyn TensorSource,
+    dtype: Dtype,
     device: &'a Device,
 }
 
-/// A sequence classifier whose tensors come from `source`.
+/// A sequence classifier whose tensors come from `source`, the matrices below the head stored in `dtype`.
 pub(crate) fn classifier(
     config: &ModelConfig,
     source: &mut dyn TensorSource,
+    dtype: Dtype,
     device: &Device,
 ) -> Result<SequenceClassifier, ModelError> {
     let mut build = Builder {
         config,
         source,
+        dtype,
         device,
     };
     let architecture = config.architecture();
@@ -219,7 +223,11 @@ impl Builder<'_> {
     }
 
     fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>, ModelError> {
-        Ok(Tensor::from_data(self.source.take(name)?, self.device))
+        let dtype = self.dtype.of(name, D);
+        Ok(Tensor::from_data(
+            self.source.take(name)?,
+            (self.device, dtype.burn()),
+        ))
     }
 
     fn vector(&mut self, name: &str) -> Result<Param<Tensor<1>>, ModelError> {

@@ -2,7 +2,7 @@
 //! `DebertaV2ForSequenceClassification` in transformers).
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use lowburn_kernels::dropout;
 use lowburn_lora::Linear;
 
@@ -107,6 +107,7 @@ impl Head {
     /// - `first`: `[batch, d]`
     /// - returns `[batch, labels]`
     pub fn forward(&self, first: Tensor<2>, mode: &mut Mode) -> Tensor<2> {
+        let first = first.cast(DType::F32);
         match self {
             Self::Dense(head) => {
                 let x = dropout(first, mode.dropout(head.dropout));

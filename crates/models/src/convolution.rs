@@ -74,8 +74,9 @@ impl Conv1d {
         let parts = (0..self.groups).map(|group| {
             let x = near.clone().narrow(2, group * inputs, inputs);
             let weight = weight.clone().narrow(0, group * each, each);
-            x.reshape([tokens, width * inputs]).matmul(matrix(weight))
+            linear(x.reshape([tokens, width * inputs]), matrix(weight), None)
         });
-        Tensor::cat(parts.collect(), 1) + self.bias.val().unsqueeze()
+        let bias = self.bias.val().cast(near.dtype());
+        Tensor::cat(parts.collect(), 1) + bias.unsqueeze()
     }
 }

@@ -10,7 +10,7 @@ use lowburn_kernels::{Dropout, PositionTerms, RelativeIndex, dropout};
 use lowburn_lora::Linear;
 
 use crate::config::RelativeConfig;
-use crate::embeddings::Table;
+use crate::embeddings::{Table, activations};
 use crate::input::ModelInput;
 use crate::layers::LayerNorm;
 use crate::mode::Mode;
@@ -136,10 +136,9 @@ impl RelativePositions {
     pub(crate) fn distances(&self, input: &ModelInput) -> Distances {
         let longest = input.longest();
         let config = self.config;
-        let whole = config.span();
-        let span = whole.min(config.largest_bucket(longest) + 1);
+        let (whole, span) = (config.span(), config.span_of(longest));
         let table = self.rel_embeddings.weight.val();
-        let table = table.narrow(0, whole - span, 2 * span);
+        let table = activations(table.narrow(0, whole - span, 2 * span));
         let table = match &self.layer_norm {
             Some(norm) => norm.forward(table, None, None, Dropout::NONE),
             None => table,
@@ -198,6 +197,11 @@ impl RelativeConfig {
         let ratio = (far as f32 / mid as f32).ln() / longest.ln();
         let bucket = (ratio * (mid - 1) as f32).ceil() + mid as f32;
         distance.signum() * bucket as isize
+    }
+
+    /// Half the rows of the position embedding that a batch reads whose longest row has so many tokens.
+    pub fn span_of(&self, longest: usize) -> usize {
+        self.span().min(self.largest_bucket(longest) + 1)
     }
 
     /// The largest bucket, on either side, in a row of `longest` tokens. That of the largest distance, unless

@@ -2,8 +2,8 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::module::embedding;
-use burn::tensor::{Device, Int, Tensor};
-use lowburn_kernels::{Dropout, dropout};
+use burn::tensor::{DType, Device, Int, Tensor};
+use lowburn_kernels::{Dropout, activation_dtype, dropout};
 use lowburn_lora::Linear;
 
 use crate::input::ModelInput;
@@ -47,10 +47,19 @@ pub struct Embeddings {
 }
 
 impl Table {
-    /// The vectors of the ids `[1, tokens]`, as `[tokens, width]`.
+    /// The vectors of the ids `[1, tokens]`, as `[tokens, width]` in the numbers that activations have.
     fn of(&self, ids: Tensor<2, Int>) -> Tensor<2> {
-        embedding(self.weight.val(), ids).squeeze_dim(0)
+        activations(embedding(self.weight.val(), ids).squeeze_dim(0))
     }
+}
+
+/// Rows of a table, in the numbers in which the encoder computes upon them.
+///
+/// # Shapes
+/// Returns the shape of `rows`.
+pub(crate) fn activations(rows: Tensor<2>) -> Tensor<2> {
+    let dtype = activation_dtype(rows.dtype(), &rows.device());
+    rows.cast(dtype)
 }
 
 impl Embeddings {
@@ -67,8 +76,8 @@ impl Embeddings {
             (None, Counting::AfterPadding(_)) => {
                 // One vector for all tokens: added like a bias.
                 let row = self.token_type_embeddings.as_ref().map(|types| {
-                    let types = types.weight.val();
-                    types.narrow(0, 0, 1).squeeze_dim(0) // [d]
+                    let types = types.weight.val().narrow(0, 0, 1);
+                    types.squeeze_dim(0).cast(DType::F32) // [d]
                 });
                 let norm = &self.layer_norm;
                 norm.forward(words, row, positions, Dropout::NONE)

@@ -40,6 +40,9 @@ pub enum ModelError {
         /// Missing, unexpected and misshapen tensors, by name.
         problem: String,
     },
+    /// There are no such numbers.
+    #[error("there is no dtype {0:?}; give f32, bf16 or f16")]
+    Dtype(String),
     /// An adapter does not fit the model.
     #[error("the adapter does not fit the model: {problem}")]
     Adapter {

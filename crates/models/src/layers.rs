@@ -1,7 +1,7 @@
 //! What every encoder is made of: embeddings' tables, LayerNorm, and the feed-forward sub-layer.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{DType, Tensor, activation};
 use lowburn_kernels::{Dropout, add_layer_norm, bias_gelu};
 use lowburn_lora::Linear;
 
@@ -85,18 +85,21 @@ impl Intermediate {
     }
 }
 
-/// An activation by itself.
+/// An activation by itself, of halves in f32.
 ///
 /// # Shapes
 /// Returns the shape of `x`.
 pub(crate) fn activate(x: Tensor<2>, activation: Activation) -> Tensor<2> {
-    match activation {
+    let dtype = x.dtype();
+    let x = x.cast(DType::F32);
+    let y = match activation {
         Activation::Gelu => bias_gelu(x, None),
         Activation::GeluTanh => gelu_tanh(x),
         Activation::Relu => activation::relu(x),
         Activation::Silu => activation::silu(x),
         Activation::Tanh => x.tanh(),
-    }
+    };
+    y.cast(dtype)
 }
 
 /// 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).

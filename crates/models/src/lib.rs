@@ -26,6 +26,7 @@ mod classifier;
 mod config;
 mod convolution;
 mod disentangled;
+mod dtype;
 mod embeddings;
 mod error;
 mod input;
@@ -53,6 +54,7 @@ pub use convolution::{Conv1d, ConvLayer};
 pub use disentangled::{
     LoraPositionBranch, PositionBranch, RelativePositions, UnknownPositionBranch,
 };
+pub use dtype::Dtype;
 pub use embeddings::{Counting, Embeddings, Table};
 pub use error::ModelError;
 pub use input::ModelInput;

@@ -12,6 +12,7 @@ use crate::build::{TensorSource, classifier};
 use crate::checkpoint::Checkpoint;
 use crate::classifier::SequenceClassifier;
 use crate::config::{Family, ModelConfig};
+use crate::dtype::Dtype;
 use crate::manifest::{TensorSpec, manifest};
 use crate::random::RandomSource;
 
@@ -22,6 +23,8 @@ pub struct LoadOptions {
     pub num_labels: usize,
     /// Seed of whatever is newly drawn.
     pub head_seed: u64,
+    /// How the matrices of the encoder are stored; halves are for a base that stays frozen.
+    pub dtype: Dtype,
 }
 
 /// Where the head came from.
@@ -114,7 +117,7 @@ pub fn load_classifier(
         names,
         random,
     };
-    let model = classifier(&config, &mut source, device)?;
+    let model = classifier(&config, &mut source, options.dtype, device)?;
     Ok((model, config, report))
 }
 
@@ -130,7 +133,7 @@ pub fn random_classifier(
 ) -> Result<SequenceClassifier, ModelError> {
     let specs = manifest(config, num_labels);
     let mut source = RandomSource::new(&specs, seed, config.initializer_range);
-    classifier(config, &mut source, device)
+    classifier(config, &mut source, Dtype::F32, device)
 }
 
 /// The name in the file of every tensor of the manifest that the file has.

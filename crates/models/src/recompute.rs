@@ -12,7 +12,7 @@
 //! the order in which one graph adds them, from the first layer to the last.
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{DType, Gradients, Tensor};
 
 use crate::attention::Keep;
 use crate::backbone::Backbone;
@@ -224,7 +224,9 @@ impl Leaves {
 /// # Shapes
 /// Both are of one shape.
 fn backward_from(output: Tensor<2>, gradient: Tensor<2>) -> Gradients {
-    (output * gradient.autodiff()).sum().backward()
+    // In f32: a sum of halves could overflow, and only its gradient is wanted.
+    let [output, gradient] = [output, gradient.autodiff()].map(|x| x.cast(DType::F32));
+    (output * gradient).sum().backward()
 }
 
 #[cfg(test)]

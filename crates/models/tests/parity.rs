@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use lowburn_lora::{HostTensor, read_peft};
 use lowburn_models::{
-    HeadPolicy, LoadOptions, LoraPositionBranch, Method, Mode, ModelInput, NamedVisitor,
+    Dtype, HeadPolicy, LoadOptions, LoraPositionBranch, Method, Mode, ModelInput, NamedVisitor,
     SequenceClassifier, is_head, is_transposed, load_classifier, save_checkpoint, visit_named,
 };
 use safetensors::SafeTensors;
@@ -82,6 +82,7 @@ fn load(root: &str, model: &str, labels: usize) -> SequenceClassifier {
     let options = LoadOptions {
         num_labels: labels,
         head_seed: 1,
+        dtype: Dtype::F32,
     };
     let dir = parity(root).join("models").join(model);
     load_classifier(&dir, &options, &Device::flex().autodiff())
@@ -327,6 +328,7 @@ fn saved_checkpoints_load_to_the_same_bits() {
         let options = LoadOptions {
             num_labels: labels,
             head_seed: 3,
+            dtype: Dtype::F32,
         };
         let dir = parity(root).join("models").join(name);
         let (model, config, _) = load_classifier(&dir, &options, &device).unwrap();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use lowburn_models::{
-    LoadOptions, LoadReport, ModelError, SequenceClassifier, load_classifier, weight_files,
+    Dtype, LoadOptions, LoadReport, ModelError, SequenceClassifier, load_classifier, weight_files,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -57,6 +57,7 @@ fn load(dir: &Path) -> Result<(SequenceClassifier, LoadReport), ModelError> {
     let options = LoadOptions {
         num_labels: 3,
         head_seed: 1,
+        dtype: Dtype::F32,
     };
     load_classifier(dir, &options, &Device::flex()).map(|(model, _, report)| (model, report))
 }

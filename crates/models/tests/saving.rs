@@ -16,6 +16,7 @@ fn model(device: &Device) -> (SequenceClassifier, ModelConfig) {
     let options = LoadOptions {
         num_labels: 3,
         head_seed: 1,
+        dtype: lowburn_models::Dtype::F32,
     };
     let dir = root.join("../../data/parity/models/pad0");
     let (model, config, _) = load_classifier(&dir, &options, device).unwrap();

@@ -10,7 +10,7 @@ use std::path::Path;
 use lowburn_glue::Task;
 use lowburn_lora::{LoraConfig, Targets};
 use lowburn_trainer::{
-    DeviceName, EvalEvery, Event, Method, Observer, RunConfig, Start, Warmup, train,
+    DeviceName, Dtype, EvalEvery, Event, Method, Observer, RunConfig, Start, Warmup, train,
 };
 
 /// Prints what it is told about.
@@ -59,9 +59,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         train_rows: None,
         max_steps: None,
         eval_every: EvalEvery::Epoch,
-        device: DeviceName::Flex,
+        device: DeviceName::FLEX,
         threads: None,
         checkpoint_activations: false,
+        dtype: Dtype::F32,
     };
     let output = std::env::temp_dir().join("lowburn-example");
     let record = train(&config.check()?, &output, Start::Resume, &mut Print)?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use lowburn_models::Method;
 use serde_json::Value;
 
-use crate::digest::{Identity, LOCAL_FIELDS};
+use crate::digest::{Identity, LOCAL_FIELDS, fields_of};
 use crate::error::TrainError;
 use crate::keep::kept_folder;
 use crate::lock::Lock;
@@ -180,8 +180,8 @@ fn same_run(
         return Ok(());
     }
     let mut differences = config_differences(
-        &serde_json::to_value(&record.config).unwrap_or_default(),
-        &serde_json::to_value(plan.config()).unwrap_or_default(),
+        &fields_of(&record.config).unwrap_or_default(),
+        &fields_of(plan.config()).unwrap_or_default(),
     );
     differences.extend(file_differences(&record.digests, &identity.digests));
     if differences.is_empty() {

@@ -9,9 +9,10 @@ use std::str::FromStr;
 
 use lowburn_glue::Task;
 use lowburn_lora::LoraConfig;
-use lowburn_models::{LoraPositionBranch, Method};
+use lowburn_models::{Dtype, LoraPositionBranch, Method};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use crate::device::DeviceName;
 use crate::error::TrainError;
 use crate::schedule::Warmup;
 
@@ -74,6 +75,13 @@ pub struct RunConfig {
     /// memory, more time, the same bits.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub checkpoint_activations: bool,
+    /// How the frozen base is stored; for every method but [`Method::Full`], which freezes nothing.
+    #[serde(default, skip_serializing_if = "is_f32")]
+    pub dtype: Dtype,
+}
+
+fn is_f32(dtype: &Dtype) -> bool {
+    !dtype.is_half()
 }
 
 fn is_peft(branch: &Option<LoraPositionBranch>) -> bool {
@@ -100,91 +108,5 @@ impl FromStr for EvalEvery {
         text.parse().map(Self::Steps).map_err(|_| {
             TrainError::config("eval-every", text, "give `epoch` or a number of steps")
         })
-    }
-}
-
-/// The devices Burn has; which of them are in a build is a matter of cargo features.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeviceName {
-    /// The processor, in pure Rust.
-    Flex,
-    /// An NVIDIA card.
-    Cuda,
-    /// Any graphics card through WebGPU's native library.
-    Wgpu,
-    /// Any graphics card through Vulkan.
-    Vulkan,
-    /// Apple's graphics.
-    Metal,
-    /// An AMD card.
-    Rocm,
-}
-
-impl DeviceName {
-    /// All of them, in the order of the help text.
-    pub const ALL: [Self; 6] = [
-        Self::Flex,
-        Self::Cuda,
-        Self::Wgpu,
-        Self::Vulkan,
-        Self::Metal,
-        Self::Rocm,
-    ];
-
-    /// The name on the command line and in records, also the cargo feature's.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Flex => "flex",
-            Self::Cuda => "cuda",
-            Self::Wgpu => "wgpu",
-            Self::Vulkan => "vulkan",
-            Self::Metal => "metal",
-            Self::Rocm => "rocm",
-        }
-    }
-
-    /// Burn's device.
-    ///
-    /// # Errors
-    /// When this build does not have it: the message names the cargo feature.
-    pub fn open(self) -> Result<burn::tensor::Device, TrainError> {
-        match self {
-            Self::Flex => Ok(burn::tensor::Device::flex()),
-            other => Err(TrainError::config(
-                "device",
-                other.name(),
-                format!(
-                    "this build has only flex (the processor); the cargo feature `{}` would add it, \
-                     and this version does not offer that feature yet",
-                    other.name()
-                ),
-            )),
-        }
-    }
-}
-
-impl std::fmt::Display for DeviceName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for DeviceName {
-    type Err = TrainError;
-
-    fn from_str(text: &str) -> Result<Self, TrainError> {
-        Self::ALL
-            .into_iter()
-            .find(|device| device.name() == text)
-            .ok_or_else(|| {
-                let names: Vec<_> = Self::ALL.iter().map(|device| device.name()).collect();
-                TrainError::config(
-                    "device",
-                    text,
-                    format!("there is no such device; give one of {}", names.join(", ")),
-                )
-            })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Two runs with the same digest give the same result, so nobody needs to do both. Paths, names, the
 //! number of threads and whether activations are kept or computed again are no part of it; the
-//! content of every file that is read is.
+//! content of every file that is read is. Of the device its kind counts, because kinds round
+//! differently, and not which card of that kind it was.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -12,6 +13,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use lowburn_models::weight_files;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::RunConfig;
@@ -67,7 +69,7 @@ pub fn identity(plan: &RunPlan) -> Result<Identity, TrainError> {
             None => BTreeMap::new(),
         },
     };
-    let mut fields = serde_json::to_value(config).map_err(|error| TrainError::State {
+    let mut fields = fields_of(config).map_err(|error| TrainError::State {
         path: config.model.clone(),
         reason: format!("the configuration cannot be put in JSON ({error})"),
     })?;
@@ -82,6 +84,13 @@ pub fn identity(plan: &RunPlan) -> Result<Identity, TrainError> {
     let whole = serde_json::json!({"format": FORMAT, "config": fields, "digests": digests});
     let digest = hex(&Sha256::digest(whole.to_string().as_bytes()));
     Ok(Identity { digest, digests })
+}
+
+/// The configuration in JSON, with the device's kind in the place of its name.
+pub(crate) fn fields_of(config: &RunConfig) -> Result<Value, serde_json::Error> {
+    let mut fields = serde_json::to_value(config)?;
+    fields["device"] = config.device.kind().name().into();
+    Ok(fields)
 }
 
 /// The digest alone, see [`identity`].
@@ -229,6 +238,29 @@ mod tests {
         assert_eq!(file_digest(&path).expect("read"), abc);
         fs::write(&path, "abcd").expect("written");
         assert_ne!(file_digest(&path).expect("read"), abc);
+    }
+
+    /// A configuration as records have it.
+    fn on(device: &str) -> RunConfig {
+        let text = r#"{"model": "mini", "model_name": "mini", "task": "mrpc", "data_dir": "mini", "method": "full",
+            "lora": null, "init_adapter": null, "epochs": 8, "batch_size": 16, "accumulate": 1, "lr": 0.0005,
+            "weight_decay": 0.1, "warmup": {"ratio": 0.06}, "max_length": 64, "seed": 0, "shuffle": true,
+            "group_by_length": false, "train_rows": null, "max_steps": null, "eval_every": "epoch",
+            "device": "flex", "threads": 2}"#;
+        let mut config: RunConfig = serde_json::from_str(text).expect("a configuration");
+        config.device = device.parse().expect("a device");
+        config
+    }
+
+    #[test]
+    fn cards_of_a_kind_are_one_and_kinds_are_not() {
+        let text = |device: &str| fields_of(&on(device)).expect("JSON").to_string();
+        assert_eq!(text("cuda:0"), text("cuda:1"));
+        assert!(text("cuda:1").contains(r#""device":"cuda""#));
+        assert_ne!(text("cuda:0"), text("vulkan:0"));
+        // As before there were others: not a letter, and nothing elsewhere.
+        let plain = serde_json::to_string(&on("flex")).expect("JSON");
+        assert_eq!(text("flex"), plain);
     }
 
     #[test]

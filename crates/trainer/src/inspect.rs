@@ -1,20 +1,19 @@
-//! What a model is made of, what a method would train, and the memory a step would take.
+//! What a model is made of, what a method would train, and the memory a run would take.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use lowburn_lora::LoraConfig;
-use lowburn_models::{Kind, LoadOptions, Method, ModelConfig, load_classifier, manifest};
+use lowburn_lora::{LoraConfig, ResolvedAdapter};
+use lowburn_models::{Dtype, Kind, LoadOptions, Method, ModelConfig, load_classifier, manifest};
 use serde::Serialize;
 
 use crate::config::DeviceName;
 use crate::error::TrainError;
+use crate::memory::{self, MemoryEstimate, TrainingShape};
 use crate::parameters::{self, ParameterInfo};
-use crate::plan::check_max_length;
+use crate::plan::{check_dtype, check_max_length, halves_of_full};
 use crate::record::ParameterCounts;
-
-/// Bytes of one number in memory: weights, gradients and moments are all 32 bit.
-const NUMBER: u64 = 4;
+use crate::system;
 
 /// What to look at.
 #[derive(Debug, Clone)]
@@ -29,8 +28,16 @@ pub struct InspectConfig {
     pub labels: usize,
     /// Rows of a batch.
     pub batch_size: usize,
-    /// Tokens of a row.
+    /// Real tokens of a row.
     pub max_length: usize,
+    /// Forward passes of one optimiser step.
+    pub accumulate: usize,
+    /// How the frozen base is stored; not in 16 bit under [`Method::Full`].
+    pub dtype: Dtype,
+    /// Layers would be computed again in the backward pass.
+    pub checkpoint_activations: bool,
+    /// Rows of the evaluation split; see [`TrainingShape::evaluation_rows`].
+    pub evaluation_rows: Option<usize>,
     /// Where to compute.
     pub device: DeviceName,
 }
@@ -50,21 +57,6 @@ pub struct ParameterRow {
     pub trainable: bool,
 }
 
-/// Bytes of one training step, by what they are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct MemoryEstimate {
-    /// All parameters.
-    pub weights: u64,
-    /// Gradients of what is trained.
-    pub gradients: u64,
-    /// Both moments of what is trained.
-    pub optimizer: u64,
-    /// What the backward pass needs of the forward pass: grows with rows and tokens.
-    pub activations: u64,
-    /// The sum.
-    pub total: u64,
-}
-
 /// A model taken apart.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Inspection {
@@ -72,8 +64,67 @@ pub struct Inspection {
     pub table: Vec<ParameterRow>,
     /// Sums.
     pub parameters: ParameterCounts,
-    /// Memory of one training step.
+    /// Memory of a training run on flex.
     pub memory: MemoryEstimate,
+}
+
+/// What a run would take, from the configuration of a model alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Forecast {
+    /// Sums.
+    pub parameters: ParameterCounts,
+    /// Memory of a training run on flex.
+    pub memory: MemoryEstimate,
+}
+
+impl InspectConfig {
+    /// The model's configuration, which the values fit.
+    fn check(&self) -> Result<ModelConfig, TrainError> {
+        if self.dtype.is_half() && self.method == Method::Full {
+            return Err(halves_of_full(self.dtype));
+        }
+        let model = ModelConfig::from_dir(&self.model)?;
+        check_max_length(self.max_length, &model)?;
+        for (field, value) in [
+            ("batch-size", self.batch_size),
+            ("accumulate", self.accumulate),
+            ("labels", self.labels),
+            ("evaluation-rows", self.evaluation_rows.unwrap_or(1)),
+        ] {
+            if value == 0 {
+                return Err(TrainError::config(field, 0, "it must be at least 1"));
+            }
+        }
+        Ok(model)
+    }
+
+    /// What the memory depends on, with the threads of this process.
+    fn shape(&self) -> TrainingShape {
+        TrainingShape {
+            batch_size: self.batch_size,
+            max_length: self.max_length,
+            accumulate: self.accumulate,
+            dtype: self.dtype,
+            checkpoint_activations: self.checkpoint_activations,
+            threads: system::threads(),
+            evaluation_rows: self.evaluation_rows,
+        }
+    }
+}
+
+/// Predicts the memory of a run on flex: reads the checkpoint's config.json and nothing else.
+///
+/// # Errors
+/// When the configuration is wrong or a value or the adapter does not fit it.
+pub fn estimate(config: &InspectConfig) -> Result<Forecast, TrainError> {
+    let model = config.check()?;
+    forecast(
+        &model,
+        config.method,
+        config.lora.as_ref(),
+        config.labels,
+        &config.shape(),
+    )
 }
 
 /// Takes a checkpoint apart.
@@ -81,38 +132,31 @@ pub struct Inspection {
 /// # Errors
 /// When it cannot be loaded or the adapter does not fit it.
 pub fn inspect(config: &InspectConfig) -> Result<Inspection, TrainError> {
+    let model_config = config.check()?;
+    check_dtype(config.dtype, config.device)?;
     let device = config.device.open()?.autodiff();
-    let model_config = ModelConfig::from_dir(&config.model)?;
-    check_max_length(config.max_length, &model_config)?;
-    for (field, value) in [("batch-size", config.batch_size), ("labels", config.labels)] {
-        if value == 0 {
-            return Err(TrainError::config(field, 0, "it must be at least 1"));
-        }
-    }
     let options = LoadOptions {
         num_labels: config.labels,
         head_seed: 0,
+        dtype: config.dtype,
     };
     let (mut model, _, _) = load_classifier(&config.model, &options, &device)?;
+    let mut adapters = BTreeMap::new();
     if let Some(lora) = &config.lora {
         let lora = model_config.architecture().lora_config(lora.clone());
-        model.attach(&lora.plan(&model.linear_names())?, lora.init, 0);
+        adapters = lora.plan(&model.linear_names())?;
+        model.attach(&adapters, lora.init, 0);
     }
     let model = model.set_trainable(config.method);
-    let parameters = parameters::count(&model);
+    let (method, labels, shape) = (config.method, config.labels, config.shape());
     Ok(Inspection {
         table: group(&parameters::list(&model)),
-        parameters,
-        memory: estimate(
-            &model_config,
-            config.method,
-            [config.batch_size, config.max_length],
-            parameters,
-        ),
+        parameters: parameters::count(&model),
+        memory: memory::estimate(&model_config, method, &adapters, labels, &shape),
     })
 }
 
-/// What a method would train and the memory that a step would take, from a configuration alone: no
+/// What a method would train and the memory that a run on flex would take, from a configuration alone: no
 /// weights are read, nothing is allocated.
 ///
 /// # Errors
@@ -122,8 +166,8 @@ pub fn forecast(
     method: Method,
     lora: Option<&LoraConfig>,
     labels: usize,
-    [rows, tokens]: [usize; 2],
-) -> Result<(ParameterCounts, MemoryEstimate), TrainError> {
+    shape: &TrainingShape,
+) -> Result<Forecast, TrainError> {
     let mut counts = ParameterCounts::default();
     let mut sizes = BTreeMap::new();
     for spec in manifest(model, labels) {
@@ -136,17 +180,21 @@ pub fn forecast(
             sizes.insert(module, spec.shape.iter().sum::<usize>());
         }
     }
+    let mut adapters: BTreeMap<String, ResolvedAdapter> = BTreeMap::new();
     if let Some(lora) = lora {
         let lora = model.architecture().lora_config(lora.clone());
         let names: Vec<String> = sizes.keys().cloned().collect();
-        for (module, settings) in lora.plan(&names)? {
-            counts.adapter += settings.rank * sizes[&module];
+        adapters = lora.plan(&names)?;
+        for (module, settings) in &adapters {
+            counts.adapter += settings.rank * sizes[module];
         }
         counts.total += counts.adapter;
         counts.trainable += counts.adapter;
     }
-    let memory = estimate(model, method, [rows, tokens], counts);
-    Ok((counts, memory))
+    Ok(Forecast {
+        parameters: counts,
+        memory: memory::estimate(model, method, &adapters, labels, shape),
+    })
 }
 
 /// Puts the copies of all layers in one row.
@@ -185,34 +233,6 @@ fn starred(name: &str) -> String {
     parts.join(".")
 }
 
-/// Weights, gradients and moments are exact. Of the activations the fused layers keep, for each
-/// token: about eight vectors of the hidden width (inputs of the projections, q, k, v, context,
-/// normalised outputs) and two of the intermediate width, and the largest passing buffer.
-fn estimate(
-    model: &ModelConfig,
-    method: Method,
-    [rows, length]: [usize; 2],
-    parameters: ParameterCounts,
-) -> MemoryEstimate {
-    let tokens = (rows as u64).saturating_mul(length as u64);
-    let (hidden, inner) = (model.hidden_size as u64, model.intermediate_size as u64);
-    let per_token = 8 * hidden + 2 * inner;
-    let layers = match method {
-        Method::Head => 1, // nothing below the head is kept
-        Method::Lora | Method::Full | Method::Bitfit => model.num_hidden_layers as u64,
-    };
-    let activations = tokens.saturating_mul(NUMBER * (layers * per_token + 2 * inner));
-    let trainable = NUMBER * parameters.trainable as u64;
-    let weights = NUMBER * parameters.total as u64;
-    MemoryEstimate {
-        weights,
-        gradients: trainable,
-        optimizer: 2 * trainable,
-        activations,
-        total: (weights + 3 * trainable).saturating_add(activations),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -245,18 +265,63 @@ mod tests {
                     labels: 2,
                     batch_size: 4,
                     max_length: 32,
-                    device: DeviceName::Flex,
+                    accumulate: 1,
+                    dtype: Dtype::F32,
+                    checkpoint_activations: true,
+                    evaluation_rows: None,
+                    device: DeviceName::FLEX,
                 };
                 let found = inspect(&config).expect("an inspection");
-                let (counts, memory) =
-                    forecast(&model, method, lora.as_ref(), 2, [4, 32]).expect("a forecast");
-                assert_eq!(
-                    (counts, memory),
-                    (found.parameters, found.memory),
-                    "{method} of {}",
-                    folder.display()
-                );
+                let expected = Forecast {
+                    parameters: found.parameters,
+                    memory: found.memory,
+                };
+                let from_file = estimate(&config).expect("an estimate");
+                let shape = config.shape();
+                let alone = forecast(&model, method, lora.as_ref(), 2, &shape);
+                for forecast in [from_file, alone.expect("a forecast")] {
+                    assert_eq!(forecast, expected, "{method} of {}", folder.display());
+                }
             }
+        }
+    }
+
+    #[test]
+    fn impossible_values_are_named() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/mini/model");
+        let config = InspectConfig {
+            model: folder,
+            method: Method::Full,
+            lora: None,
+            labels: 2,
+            batch_size: 4,
+            max_length: 32,
+            accumulate: 1,
+            dtype: Dtype::F32,
+            checkpoint_activations: false,
+            evaluation_rows: None,
+            device: DeviceName::FLEX,
+        };
+        let changed = |change: fn(&mut InspectConfig)| {
+            let mut config = config.clone();
+            change(&mut config);
+            estimate(&config).expect_err("impossible").to_string()
+        };
+        for (message, field) in [
+            (
+                changed(|config| config.dtype = Dtype::Bf16),
+                "--method full",
+            ),
+            (changed(|config| config.batch_size = 0), "batch-size"),
+            (changed(|config| config.accumulate = 0), "accumulate"),
+            (changed(|config| config.labels = 0), "labels"),
+            (changed(|config| config.max_length = 65), "max-length"),
+            (
+                changed(|config| config.evaluation_rows = Some(0)),
+                "evaluation-rows",
+            ),
+        ] {
+            assert!(message.contains(field), "{field} is not in: {message}");
         }
     }
 

@@ -61,7 +61,7 @@ impl Journal {
         progress.examples += outcome.rows as u64;
         progress.tokens += outcome.tokens as u64;
         progress.train_seconds += seconds;
-        self.log.append(&serde_json::json!({
+        let mut line = serde_json::json!({
             "step": progress.step,
             "epoch": progress.step as f64 / steps_per_epoch as f64,
             "loss": outcome.loss,
@@ -69,7 +69,12 @@ impl Journal {
             "grad_norm": outcome.grad_norm,
             "examples": progress.examples,
             "tokens": progress.tokens,
-        }))?;
+        });
+        if let Some(scale) = outcome.loss_scale {
+            line["loss_scale"] = scale.into();
+            line["skipped"] = outcome.skipped.into();
+        }
+        self.log.append(&line)?;
         self.timing.append(&serde_json::json!({
             "step": progress.step,
             "seconds": seconds,
@@ -108,13 +113,14 @@ impl Journal {
             digest: self.identity.digest.clone(),
             config: plan.config().clone(),
             digests: self.identity.digests.clone(),
-            device: plan.config().device.name().to_owned(),
+            device: plan.config().device.described(),
             threads: system::threads(),
             cpu: system::cpu_name(),
             parameters: prepared.parameters,
             evaluations: progress.evaluations.clone(),
             best: progress.best.clone(),
             steps: progress.step,
+            skipped_steps: progress.loss_scale.map_or(0, |scale| scale.skipped),
             timing: Timing {
                 train_seconds: progress.train_seconds,
                 eval_seconds: progress.eval_seconds,

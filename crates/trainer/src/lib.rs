@@ -20,6 +20,8 @@
 mod about;
 mod claim;
 mod config;
+mod device;
+mod device_suite;
 mod digest;
 mod error;
 mod evaluate;
@@ -29,6 +31,7 @@ mod keep;
 mod load;
 mod lock;
 mod loss;
+mod memory;
 mod merge;
 mod optimizer;
 mod output;
@@ -41,6 +44,7 @@ mod progress;
 mod record;
 mod rows;
 mod run;
+mod scale;
 mod schedule;
 mod state;
 mod step;
@@ -49,15 +53,20 @@ mod train;
 
 pub use about::About;
 pub use claim::{Start, TENSORBOARD};
-pub use config::{DeviceName, EvalEvery, RunConfig};
+pub use config::{EvalEvery, RunConfig};
+pub use device::{DeviceKind, DeviceName, FoundDevice, found_devices};
+pub use device_suite::{
+    DeviceCheck, DeviceReport, Difference, Tolerance, check_device, check_device_with,
+};
 pub use digest::{Identity, digest, file_digest, identity};
 pub use error::TrainError;
 pub use evaluate::{EvalConfig, Evaluation, evaluate};
-pub use inspect::{InspectConfig, Inspection, MemoryEstimate, ParameterRow, forecast, inspect};
+pub use inspect::{Forecast, InspectConfig, Inspection, ParameterRow, estimate, forecast, inspect};
 pub use keep::kept_folder;
 pub use load::Source;
 pub use lowburn_kernels::PagePool;
-pub use lowburn_models::Method;
+pub use lowburn_models::{Dtype, Method};
+pub use memory::{MemoryEstimate, Phase, TrainingShape};
 pub use merge::{Merged, merge};
 pub use optimizer::{
     AdamW, BETA_1, BETA_2, EPSILON, Gradients, MAX_GRAD_NORM, Moments, clip_scale, decays,

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use lowburn_glue::{Dataset, Task, Tokenizer};
 use lowburn_lora::{AdapterFile, HostTensor, read_peft};
 use lowburn_models::{
-    HeadOrigin, HeadPolicy, LoadOptions, LoadReport, LoraPositionBranch, Method, ModelConfig,
-    SequenceClassifier, is_head, load_classifier,
+    Dtype, HeadOrigin, HeadPolicy, LoadOptions, LoadReport, LoraPositionBranch, Method,
+    ModelConfig, SequenceClassifier, is_head, load_classifier,
 };
 
 use crate::about::About;
 use crate::config::DeviceName;
 use crate::error::TrainError;
 use crate::parts;
-use crate::plan::{check_max_length, check_position_branch};
+use crate::plan::{check_dtype, check_max_length, check_position_branch};
 use crate::progress::{Event, Observer};
 use crate::rows::{Rows, check_vocabulary};
 
@@ -32,6 +32,8 @@ pub struct Source {
     pub any_base: bool,
     /// What the adapter does to positions; `None`: as its folder says, else as in PEFT.
     pub position_branch: Option<LoraPositionBranch>,
+    /// How the matrices of the encoder are stored.
+    pub dtype: Dtype,
 }
 
 /// A model in memory.
@@ -133,7 +135,8 @@ pub(crate) fn load(
     device: DeviceName,
     observer: &mut dyn Observer,
 ) -> Result<Loaded, TrainError> {
-    let device = device.open()?;
+    check_dtype(source.dtype, device)?;
+    let device = device.start()?;
     let config = ModelConfig::from_dir(&source.model)?;
     let tokenizer = Tokenizer::from_dir(&source.model)?;
     check_vocabulary(&source.model, &tokenizer, &config)?;
@@ -149,6 +152,7 @@ pub(crate) fn load(
     let options = LoadOptions {
         num_labels: labels_wanted(&on_top, task, &config, folder)?,
         head_seed: HEAD_SEED,
+        dtype: source.dtype,
     };
     let (mut model, config, report) = load_classifier(&source.model, &options, &device)?;
     if let (HeadOrigin::OutputFresh { found }, None, Some(task)) = (report.head, &on_top, task) {

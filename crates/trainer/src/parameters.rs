@@ -89,7 +89,7 @@ impl<F: FnMut(&str, &mut [f32])> NamedMapper for Update<F> {
 }
 
 /// The values of a tensor as 32-bit numbers, without a copy where they are that already.
-fn numbers(data: TensorData) -> Vec<f32> {
+pub(crate) fn numbers(data: TensorData) -> Vec<f32> {
     data.convert::<f32>()
         .try_into_vec()
         .expect("data just converted to f32 are f32")

@@ -2,10 +2,10 @@
 //! anything is loaded or written, and each gives one message.
 
 use lowburn_lora::{AdapterFile, LoraConfig, PatternMap};
-use lowburn_models::{LoraPositionBranch, Method, ModelConfig};
+use lowburn_models::{Dtype, LoraPositionBranch, Method, ModelConfig};
 
 use crate::about::About;
-use crate::config::{EvalEvery, RunConfig};
+use crate::config::{DeviceName, EvalEvery, RunConfig};
 use crate::error::TrainError;
 use crate::schedule::Warmup;
 
@@ -29,6 +29,14 @@ impl RunPlan {
         &self.config
     }
 
+    /// The same run on another device, which is not looked for: for a plan that another process carries out, perhaps on
+    /// another machine, and checks again there.
+    #[must_use]
+    pub fn on(mut self, device: DeviceName) -> Self {
+        self.config.device = device;
+        self
+    }
+
     /// The adapter to start from.
     pub(crate) fn init(&self) -> Option<&AdapterFile> {
         self.init.as_ref()
@@ -47,7 +55,10 @@ impl RunConfig {
         check_counts(&self)?;
         check_rates(&self)?;
         check_order(&self)?;
-        self.device.open()?;
+        check_dtype(self.dtype, self.device)?;
+        if self.dtype.is_half() && self.method == Method::Full {
+            return Err(halves_of_full(self.dtype));
+        }
         let model = ModelConfig::from_dir(&self.model)?;
         let init = resolve_adapter(&mut self, &model)?;
         let branch = position_branch(&self)?;
@@ -56,6 +67,26 @@ impl RunConfig {
         check_max_length(self.max_length, &model)?;
         Ok(RunPlan { config: self, init })
     }
+}
+
+/// The device is there and can store such numbers.
+pub(crate) fn check_dtype(dtype: Dtype, device: DeviceName) -> Result<(), TrainError> {
+    device.open()?;
+    if dtype.is_half() && !device.supports(dtype) {
+        let reason =
+            format!("the device {device} cannot compute with it; give another, f32 is everywhere");
+        return Err(TrainError::config("dtype", dtype, reason));
+    }
+    Ok(())
+}
+
+/// The error for halves where all weights are trained.
+pub(crate) fn halves_of_full(dtype: Dtype) -> TrainError {
+    TrainError::config(
+        "dtype",
+        dtype,
+        "it is for a base that stays frozen, and --method full trains all of it; give f32, or another method",
+    )
 }
 
 fn check_counts(config: &RunConfig) -> Result<(), TrainError> {

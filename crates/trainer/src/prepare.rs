@@ -22,7 +22,7 @@ use crate::state::NamedTensor;
 use crate::step::dropout_seed;
 
 /// Evaluation needs no activations kept, so its batches may be larger than training's.
-const EVALUATION_BATCH: usize = 32;
+pub(crate) const EVALUATION_BATCH: usize = 32;
 
 /// Loaded model and data.
 pub(crate) struct Prepared {
@@ -51,7 +51,7 @@ impl Prepared {
 /// Loads what the plan names.
 pub(crate) fn prepare(plan: &RunPlan, observer: &mut dyn Observer) -> Result<Prepared, TrainError> {
     let config = plan.config();
-    let device = config.device.open()?.autodiff();
+    let device = config.device.start()?.autodiff();
     let tokenizer = Tokenizer::from_dir(&config.model)?;
     let model_config = ModelConfig::from_dir(&config.model)?;
     check_vocabulary(&config.model, &tokenizer, &model_config)?;
@@ -137,6 +137,7 @@ fn load_model(
     let options = LoadOptions {
         num_labels: config.task.num_labels(),
         head_seed: config.seed,
+        dtype: config.dtype,
     };
     let (mut model, _, report) = load_classifier(&config.model, &options, device)?;
     tracing::debug!(?report, "checkpoint loaded");

@@ -27,7 +27,7 @@ pub struct RunRecord {
     pub config: RunConfig,
     /// SHA-256 of every file that went in.
     pub digests: Digests,
-    /// The device's name.
+    /// The device's name, with what it is: `flex`, `cuda:0 (NVIDIA H100 PCIe)`.
     pub device: String,
     /// Threads of the process.
     pub threads: usize,
@@ -41,12 +41,19 @@ pub struct RunRecord {
     pub best: Option<Best>,
     /// Optimiser steps done.
     pub steps: u64,
+    /// Those of them that moved nothing, because their gradients overflowed f16.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_steps: u64,
     /// Where the time went.
     pub timing: Timing,
     /// Largest resident memory of the processes of this run.
     pub peak_memory_bytes: u64,
     /// Whether the run is done.
     pub status: Status,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// SHA-256 of the inputs, by file name relative to its folder.

@@ -25,13 +25,18 @@ impl Rows {
     ) -> Result<Self, TrainError> {
         let encodings = tokenizer.encode_dataset(&dataset, max_length)?;
         check_types(&encodings, tokenizer, model)?;
+        Ok(Self::tokenised(dataset, encodings, model.pad_id()))
+    }
+
+    /// Rows whose tokens are known already, one encoding for each example.
+    pub(crate) fn tokenised(dataset: Dataset, encodings: Vec<Encoding>, pad_id: u32) -> Self {
         let lengths = encodings.iter().map(|row| row.ids.len()).collect();
-        Ok(Self {
+        Self {
             dataset,
             encodings,
             lengths,
-            pad_id: model.pad_id(),
-        })
+            pad_id,
+        }
     }
 
     /// A split that has its labels.

@@ -149,6 +149,13 @@ impl<'a> Run<'a> {
         let per_epoch = prepared.steps_per_epoch;
         self.journal.step(&outcome, lr, per_epoch, seconds)?;
         self.tell(prepared, &outcome, lr, observer);
+        if let (true, Some(now)) = (outcome.skipped, self.stepper.loss_scale()) {
+            observer.event(&Event::Note(&format!(
+                "step {} is skipped: its gradients overflow f16; the loss scale is now {}",
+                step + 1,
+                now.scale
+            )));
+        }
         Ok(())
     }
 
@@ -254,6 +261,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.journal.sync()?;
+        self.journal.progress.loss_scale = self.stepper.loss_scale();
         let progress = &self.journal.progress;
         state::save(self.output, progress, &tensors, self.stepper.optimizer())?;
         self.save_cost = start.elapsed().as_secs_f64();
@@ -274,6 +282,7 @@ impl<'a> Run<'a> {
         observer: &mut dyn Observer,
     ) -> Result<RunRecord, TrainError> {
         self.journal.sync()?;
+        self.journal.progress.loss_scale = self.stepper.loss_scale();
         let plan = self.plan;
         let record = self
             .journal

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::TrainError;
 use crate::optimizer::{AdamW, Moments};
 use crate::record::{Best, EvaluationRecord};
+use crate::scale::LossScale;
 
 const FOLDER: &str = "state";
 const FILE: &str = "checkpoint.safetensors";
@@ -50,6 +51,9 @@ pub(crate) struct Progress {
     pub(crate) total_seconds: f64,
     /// Largest memory so far.
     pub(crate) peak_memory_bytes: u64,
+    /// The loss scale of then, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) loss_scale: Option<LossScale>,
 }
 
 /// Values of a named tensor, in the layout of the model's parameter.

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use lowburn_glue::Task;
 use lowburn_lora::{LoraConfig, Targets};
 use lowburn_trainer::{
-    DeviceName, EvalEvery, Method, RunConfig, RunRecord, Silent, Start, Warmup, kept_folder, train,
+    DeviceName, Dtype, EvalEvery, Method, RunConfig, RunRecord, Silent, Start, Warmup, kept_folder,
+    train,
 };
 use serde_json::{Value, json};
 
@@ -76,9 +77,10 @@ fn config(case: &Case, method: Method) -> RunConfig {
         train_rows: Some(35),
         max_steps: None,
         eval_every: EvalEvery::Epoch,
-        device: DeviceName::Flex,
+        device: DeviceName::FLEX,
         threads: None,
         checkpoint_activations: false,
+        dtype: Dtype::F32,
     }
 }
 

@@ -25,6 +25,7 @@ fn load(folder: &Path) -> SequenceClassifier {
     let options = LoadOptions {
         num_labels: 2,
         head_seed: 0,
+        dtype: lowburn_models::Dtype::F32,
     };
     let (model, _, _) = load_classifier(folder, &options, &Device::flex()).unwrap();
     model

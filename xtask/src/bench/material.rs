@@ -73,24 +73,53 @@ pub(crate) fn prepare(
     };
     let model = root.join(format!("{}{deep}-dropout{dropout}", shape.name()));
     if !model.join("config.json").exists() {
-        let tokenizer =
-            lowburn_hub::unpack_mini(&workspace::target().join("lowburn").join("assets"))?.model;
-        checkpoint(shape, &model, &tokenizer, |config| {
+        checkpoint(shape, &model, &mini_tokenizer()?, |config| {
             config["num_hidden_layers"] = Value::from(layers);
             set_dropout(config, dropout);
         })?;
     }
     let data = root.join("data");
-    for (split, rows) in [("train", rows), ("validation", 16)] {
-        write_split(
-            &data
-                .join("sst2")
-                .join(format!("{split}-00000-of-00001.parquet")),
-            rows,
-            words,
-        )?;
-    }
+    write_sst2(&data, rows, words, 16)?;
     Ok(Material { model, data })
+}
+
+/// Writes training and evaluation rows of so many words.
+fn write_sst2(data: &Path, rows: usize, words: usize, evaluated: usize) -> Result<()> {
+    for (split, rows) in [("train", rows), ("validation", evaluated)] {
+        let path = data
+            .join("sst2")
+            .join(format!("{split}-00000-of-00001.parquet"));
+        write_split(&path, rows, words)?;
+    }
+    Ok(())
+}
+
+/// A data folder with `sst2`: rows of so many words, and enough evaluation rows for the largest batch of an evaluation.
+///
+/// # Errors
+/// When a file cannot be written.
+pub(crate) fn rows(name: &str, rows: usize, words: usize) -> Result<PathBuf> {
+    let data = root().join(name);
+    write_sst2(&data, rows, words, rows.max(32))?;
+    Ok(data)
+}
+
+/// A checkpoint with random weights and the tokenizer of the embedded model, made if it is not there yet.
+///
+/// # Errors
+/// When a file cannot be written.
+pub(crate) fn made(name: &str, config: &Value) -> Result<PathBuf> {
+    let model = root().join(name);
+    if !model.join("config.json").exists() {
+        initialise(config, &model, &mini_tokenizer()?)?;
+    }
+    Ok(model)
+}
+
+/// The folder of the embedded model, whose tokenizer it is.
+fn mini_tokenizer() -> Result<PathBuf> {
+    let assets = workspace::target().join("lowburn").join("assets");
+    Ok(lowburn_hub::unpack_mini(&assets)?.model)
 }
 
 /// Layers of the shapes.
@@ -177,8 +206,12 @@ fn checkpoint(
 ) -> Result<()> {
     let mut config: Value = serde_json::from_str(shape.config())?;
     change(&mut config);
+    initialise(&config, model, tokenizer)
+}
+
+fn initialise(config: &Value, model: &Path, tokenizer: &Path) -> Result<()> {
     let path = root().join("config.json");
-    workspace::write(&path, &serde_json::to_string_pretty(&config)?)?;
+    workspace::write(&path, &serde_json::to_string_pretty(config)?)?;
     lowburn(
         "init --seed 0",
         &[

@@ -4,6 +4,7 @@
 //! on both. What counts is the median over the pairs' ratios. A record goes to `results/bench`, and the table in
 //! `docs/performance.md` is rendered from the records.
 
+mod estimate;
 mod growth;
 mod material;
 mod ours;
@@ -22,6 +23,7 @@ use crate::workspace;
 use served::Served;
 use work::{Against, Pair, Work};
 
+pub(crate) use estimate::command;
 pub(crate) use ours::{OursArgs, serve};
 pub(crate) use page::{Record, Side, check, write};
 
@@ -61,6 +63,9 @@ pub(crate) struct BenchArgs {
     /// Also time LoRA steps of many sizes: how time and memory grow with length, batch, rank and layers
     #[arg(long)]
     growth: bool,
+    /// Train checkpoints of many shapes, and lay the predicted peak memory beside the measured one
+    #[arg(long)]
+    estimate: bool,
     /// Print only; leave results/bench and docs/performance.md as they are
     #[arg(long)]
     dry_run: bool,
@@ -86,7 +91,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     }
     ensure!(args.steps > 0, "--steps is 0: give at least 1");
     ensure!(args.layers > 0, "--layers is 0: give at least 1");
-    if args.python.is_none() {
+    if args.python.is_none() && !args.estimate {
         eprintln!("no --python given: only our side is timed, there is no ratio to PyTorch + PEFT");
     }
     for &work in &wanted(args)? {
@@ -100,6 +105,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     }
     if args.growth {
         growth::run(args)?;
+    }
+    if args.estimate {
+        estimate::run(args)?;
     }
     Ok(())
 }
@@ -116,7 +124,7 @@ fn wanted(args: &BenchArgs) -> Result<Vec<Work>> {
     if !args.work.is_empty() {
         return Ok(args.work.clone());
     }
-    if args.growth {
+    if args.growth || args.estimate {
         return Ok(Vec::new());
     }
     let (without, all): (Vec<_>, Vec<_>) = Work::ALL

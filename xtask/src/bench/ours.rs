@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail};
 use lowburn_glue::{Dataset, Order, Task, Tokenizer, collate};
 use lowburn_lora::{LoraConfig, Targets};
 use lowburn_trainer::{
-    DeviceName, EvalConfig, EvalEvery, Event, Method, Observer, RunConfig, Source, Start, Warmup,
-    cpu_name, peak_memory_bytes,
+    DeviceName, Dtype, EvalConfig, EvalEvery, Event, Method, Observer, RunConfig, Source, Start,
+    Warmup, cpu_name, peak_memory_bytes,
 };
 use serde_json::{Value, json};
 
@@ -52,6 +52,9 @@ pub(crate) struct OursArgs {
     /// Keep each layer's input only
     #[arg(long)]
     checkpoint_activations: bool,
+    /// How the frozen base is stored
+    #[arg(long, default_value_t)]
+    dtype: Dtype,
     /// Rows of a step
     #[arg(long)]
     pub(super) batch: usize,
@@ -147,9 +150,10 @@ fn config(args: &OursArgs) -> RunConfig {
         train_rows: None,
         max_steps: None,
         eval_every: EvalEvery::Steps(u64::MAX),
-        device: DeviceName::Flex,
+        device: DeviceName::FLEX,
         threads: Some(args.threads),
         checkpoint_activations: args.checkpoint_activations,
+        dtype: args.dtype,
     }
 }
 
@@ -260,13 +264,14 @@ fn evaluate(args: &OursArgs) -> Result<()> {
             adapter: None,
             any_base: false,
             position_branch: None,
+            dtype: Dtype::F32,
         },
         task: args.task,
         data_dir: args.data.clone(),
         split: "validation".to_owned(),
         batch_size: args.batch,
         max_length: Some(args.length),
-        device: DeviceName::Flex,
+        device: DeviceName::FLEX,
     };
     let mut meter = Meter::new(args.threads);
     let mut first = true;

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::growth;
 use super::work::Work;
+use super::{estimate, growth};
 use crate::report::{Align, Table, bytes, replace_part};
 use crate::workspace;
 
@@ -187,6 +187,12 @@ fn render() -> Result<Vec<(PathBuf, String, String)>> {
     );
     new = replace_part(&new, growth::NAME, &content)
         .with_context(|| format!("in {}", path.display()))?;
+    let content = estimate::read()?.as_ref().map_or_else(
+        || "Not measured yet; `cargo xtask bench --estimate` does it.".to_owned(),
+        estimate::Estimates::markdown,
+    );
+    new = replace_part(&new, estimate::NAME, &content)
+        .with_context(|| format!("in {}", path.display()))?;
     let mut files = vec![(path, old, new)];
     if let Some(growth) = growth {
         let path = workspace::results("bench").join(format!("{}.svg", growth::NAME));
@@ -226,7 +232,11 @@ fn read() -> Result<Vec<Record>> {
     }
     let mut records: Vec<Record> = paths
         .iter()
-        .filter(|path| path.file_stem().is_none_or(|name| name != growth::NAME))
+        .filter(|path| {
+            let others = [growth::NAME, estimate::NAME];
+            path.file_stem()
+                .is_none_or(|stem| others.iter().all(|name| stem != *name))
+        })
         .map(|path| parsed(path))
         .collect::<Result<_>>()?;
     let place = |record: &Record| Work::ALL.iter().position(|work| work.name() == record.work);

@@ -6,7 +6,9 @@ use anyhow::Result;
 use burn::module::{Lora, Module, ParamGroup};
 use burn::tensor::Device;
 use lowburn_kernels::uniform;
-use lowburn_models::{LoadOptions, Method, Mode, ModelInput, SequenceClassifier, load_classifier};
+use lowburn_models::{
+    Dtype, LoadOptions, Method, Mode, ModelInput, SequenceClassifier, load_classifier,
+};
 use serde_json::json;
 
 use super::ours::{Meter, OursArgs, answer, ready, wait};
@@ -20,6 +22,7 @@ pub(super) fn serve(args: &OursArgs, burns_own: bool) -> Result<()> {
     let options = LoadOptions {
         num_labels: 2,
         head_seed: 0,
+        dtype: Dtype::F32,
     };
     let (model, config, _) = load_classifier(&args.model, &options, &device)?;
     let model = if burns_own {

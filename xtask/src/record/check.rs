@@ -73,6 +73,7 @@ impl Record {
         }
         differ("train_rows", config.train_rows, cell.train_rows)?;
         differ("max_steps", config.max_steps, cell.max_steps)?;
+        differ("dtype", config.dtype, cell.dtype)?;
         differ("eval_every", config.eval_every, cell.eval_every)?;
         differ("seed", config.seed, seed)
     }

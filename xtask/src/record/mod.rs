@@ -11,7 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use lowburn_glue::Task;
-use lowburn_trainer::EvalEvery;
+use lowburn_trainer::{Dtype, EvalEvery};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -94,6 +94,9 @@ pub(crate) struct RecordConfig {
     pub(crate) train_rows: Option<usize>,
     /// Only so many steps.
     pub(crate) max_steps: Option<u64>,
+    /// How the frozen base was stored.
+    #[serde(default)]
+    pub(crate) dtype: Dtype,
     /// When the dev set was evaluated; the peer's first records do not say.
     #[serde(default = "after_epochs")]
     pub(crate) eval_every: EvalEvery,

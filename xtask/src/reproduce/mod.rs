@@ -7,6 +7,7 @@
 
 mod board;
 mod collect;
+mod devices;
 mod inputs;
 mod outline;
 mod picks;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use lowburn_trainer::DeviceName;
 
 use crate::estimate::Machine;
 use crate::grid::Grid;
@@ -26,6 +28,7 @@ use crate::report;
 use crate::workspace;
 use board::Board;
 use collect::{Agreement, Timing, collect};
+use devices::Devices;
 use outline::{Asked, planned};
 use picks::{cells_of, picks};
 use queue::{Next, Queue};
@@ -76,14 +79,19 @@ pub(crate) struct ReproduceArgs {
     /// Option for Slurm's sbatch, such as --partition=gpu; may be given again
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     sbatch: Vec<String>,
-    /// Runs at a time [default: 1; on a cluster as many as it allows]
+    /// Devices to train on, all of one kind: each run takes the one with the fewest runs at the moment. cuda:0,cuda:1
+    /// are two cards, flex,flex two runs at a time on the processor. On a cluster one name, for every task [default:
+    /// auto, the best graphics card that is there, else flex]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    device: Vec<DeviceName>,
+    /// Runs at a time [default: as many as devices; on a cluster as many as it allows]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
     /// Threads of each run [default: the cores divided by --jobs]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Rows of a forward pass at most; what a recipe's batch has more is accumulated [default: as many as the free
-    /// memory allows]
+    /// memory allows, which is this machine's, also where the runs are on a graphics card]
     #[arg(long, value_name = "N")]
     micro_batch: Option<usize>,
     /// The machine does other work meanwhile: mark the times of these runs as not comparable
@@ -111,7 +119,8 @@ enum Launcher {
 /// # Errors
 /// For a bad grid or bad inputs before anything runs; at the end when a run failed.
 pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
-    let jobs = args.jobs.unwrap_or(1);
+    let devices = Devices::new(&args.device)?;
+    let jobs = args.jobs.unwrap_or(devices.names().len());
     ensure!(
         (1..=1024).contains(&jobs),
         "--jobs is {jobs}: give 1 or more"
@@ -124,6 +133,7 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
         args.micro_batch != Some(0),
         "--micro-batch is 0: give 1 or more"
     );
+    check_devices(&devices, args.launcher)?;
     let mut grid = Grid::load_with(&args.grid, &args.set)?;
     if !args.seeds.is_empty() {
         grid.set_seeds(args.seeds.clone()).context("--seeds")?;
@@ -160,6 +170,7 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
         work: &work,
         results: &results,
         machine,
+        device: devices.first(),
         skip_recorded: args.skip_recorded,
     };
     if args.launcher == Launcher::Slurm {
@@ -185,6 +196,7 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
         grid: &grid,
         results: &results,
         jobs,
+        devices: &devices,
         threads: machine.threads,
         timing: if args.shared_machine {
             Timing::Shared
@@ -209,6 +221,25 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
     Ok(())
 }
 
+/// The devices are here, or there is one for the tasks of a cluster, whose nodes may have what is not here.
+fn check_devices(devices: &Devices, launcher: Launcher) -> Result<()> {
+    match launcher {
+        Launcher::Local => {
+            for name in devices.names() {
+                name.open()?;
+            }
+        }
+        Launcher::Slurm => {
+            let count = devices.names().len();
+            ensure!(
+                count == 1,
+                "--device names {count} devices: Slurm gives each task its own card; give one name, such as cuda:0"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Writes and submits what a cluster needs, or prints it.
 fn launch(args: &ReproduceArgs, grid: &Grid, inputs: &Inputs, asked: Asked<'_>) -> Result<()> {
     let absolute = |path: &Path| std::path::absolute(path).context("this folder cannot be named");
@@ -229,6 +260,7 @@ fn launch(args: &ReproduceArgs, grid: &Grid, inputs: &Inputs, asked: Asked<'_>) 
     for change in &args.set {
         again.extend(["--set".to_owned(), change.clone()]);
     }
+    again.extend(["--device".to_owned(), asked.device.to_string()]);
     if let Some(rows) = args.micro_batch {
         again.extend(["--micro-batch".to_owned(), rows.to_string()]);
     }
@@ -269,6 +301,7 @@ struct Training<'a> {
     grid: &'a Grid,
     results: &'a Path,
     jobs: usize,
+    devices: &'a Devices,
     threads: usize,
     timing: Timing,
 }
@@ -345,6 +378,11 @@ fn train_all(runs: &[Run], training: &Training<'_>) -> Result<(Vec<String>, Vec<
 }
 
 fn one(run: &mut Run, training: &Training<'_>, board: &Board) -> Result<Agreement> {
+    let device = training.devices.take();
+    run.config.device = device.name();
+    if training.devices.names().len() > 1 {
+        board.say(&format!("{} on {}", run.name, device.name()));
+    }
     if run.todo == Todo::Waits {
         run.settle()?;
     }

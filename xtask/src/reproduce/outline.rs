@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use lowburn_trainer::{DeviceKind, DeviceName};
 
 use super::inputs::Inputs;
 use super::picks::Pick;
@@ -24,6 +25,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) results: &'a Path,
     /// How runs share the machine.
     pub(crate) machine: Machine,
+    /// What they compute on, or one of several like it.
+    pub(crate) device: DeviceName,
     /// Whether records count as done.
     pub(crate) skip_recorded: bool,
 }
@@ -78,9 +81,16 @@ pub(crate) fn dry_run(inputs: &Inputs, asked: Asked<'_>) -> Result<(String, Stri
     }
     let jobs = asked.machine.jobs.max(1) as f64;
     let more = if unknown { ", and what is unknown" } else { "" };
+    let elsewhere = match asked.device.kind() {
+        DeviceKind::Flex => String::new(),
+        _ => format!(
+            " They are of the processor; the runs are for {}.",
+            asked.device
+        ),
+    };
     let sum = format!(
         "{count} runs, {open} of them to do in about {}{more} on this machine: {:.0} GFLOP/s for each of {} at a \
-         time. Times are of rows without padding, memory is of the longest rows; both are estimates.",
+         time. Times are of rows without padding, memory is of the longest rows; both are estimates.{elsewhere}",
         duration(seconds / jobs),
         pace / 1e9,
         asked.machine.jobs,
@@ -95,7 +105,7 @@ pub(crate) fn dry_run(inputs: &Inputs, asked: Asked<'_>) -> Result<(String, Stri
 pub(crate) fn planned(inputs: &Inputs, asked: Asked<'_>) -> Result<Vec<Run>> {
     let mut here = asked.picks.to_vec();
     here.retain(|pick| inputs.data.is_some() && inputs.model(&pick.cell.model).is_some());
-    let mut runs = plan(&here, inputs, asked.work, asked.machine)?;
+    let mut runs = plan(&here, inputs, asked.work, asked.machine, asked.device)?;
     if asked.skip_recorded {
         skip_recorded(&mut runs, asked.results);
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowburn_trainer::{
-    DeviceName, Method, RunConfig, RunRecord, Start, Status, digest, kept_folder,
+    DeviceName, Method, RunConfig, RunPlan, RunRecord, Start, Status, digest, kept_folder,
 };
 
 use super::inputs::Inputs;
@@ -54,7 +54,7 @@ impl Run {
                 _ => self.config.init_adapter = Some(left),
             }
         }
-        let checked = self.config.clone().check();
+        let checked = checked(&self.config);
         let checked = checked.with_context(|| format!("in the run {}", self.name))?;
         let found = digest(&checked).with_context(|| format!("in the run {}", self.name))?;
         self.config = checked.config().clone();
@@ -113,7 +113,7 @@ impl Todo {
     }
 }
 
-/// The runs, in the order of the picks.
+/// The runs, in the order of the picks, each for this device or one of its kind.
 ///
 /// # Errors
 /// For the first recipe that cannot be trained.
@@ -122,10 +122,11 @@ pub(crate) fn plan(
     inputs: &Inputs,
     work: &Path,
     machine: Machine,
+    device: DeviceName,
 ) -> Result<Vec<Run>> {
     let mut runs = Vec::new();
     for pick in picks {
-        let run = one(pick, inputs, work, machine);
+        let run = one(pick, inputs, work, machine, device);
         runs.push(run.with_context(|| format!("in the run {}", pick.name()))?);
     }
     // What is no start of its own first, so that it is known which starts are done.
@@ -149,19 +150,26 @@ pub(crate) fn plan(
 }
 
 /// A run whose recipe is checked, apart from what another run must leave first.
-fn one(pick: &Pick<'_>, inputs: &Inputs, work: &Path, machine: Machine) -> Result<Run> {
+fn one(
+    pick: &Pick<'_>,
+    inputs: &Inputs,
+    work: &Path,
+    machine: Machine,
+    device: DeviceName,
+) -> Result<Run> {
     let (cell, name) = (pick.cell, pick.name());
     let folder = work.join(&name);
     let model = inputs.model(&cell.model).context("its model is not here")?;
     let data = inputs.data.as_deref().context("its data is not here")?;
     let mut config = run_config(cell, pick.seed, model, data)?;
+    config.device = device;
     config.threads = Some(machine.threads);
     config.batch_size = match as_before(cell, &folder).filter(|_| machine.micro_batch.is_none()) {
         Some(rows) => rows,
         None => machine.rows_at_once(cell, Shape::of(cell, Some(model))?.as_ref())?,
     };
     config.accumulate = cell.batch_size / config.batch_size;
-    config.clone().check()?;
+    checked(&config)?;
     Ok(Run {
         config,
         digest: None,
@@ -173,6 +181,16 @@ fn one(pick: &Pick<'_>, inputs: &Inputs, work: &Path, machine: Machine) -> Resul
         name,
         todo: Todo::Waits,
     })
+}
+
+/// Checks a run apart from its device. That is looked for by the process that does the run: it may be on another
+/// machine, and a card that was opened here would lack that memory until the whole grid is done.
+fn checked(config: &RunConfig) -> Result<RunPlan> {
+    let anywhere = RunConfig {
+        device: DeviceName::FLEX,
+        ..config.clone()
+    };
+    Ok(anywhere.check()?.on(config.device))
 }
 
 /// Rows of a forward pass in the run that lies there, which may go on elsewhere or with less memory free; `None` if there is
@@ -256,8 +274,9 @@ fn run_config(cell: &Cell, seed: u64, model: &Path, data: &Path) -> Result<RunCo
         train_rows: cell.train_rows,
         max_steps: cell.max_steps,
         eval_every: cell.eval_every,
-        device: DeviceName::Flex,
+        device: DeviceName::FLEX,
         threads: None,
         checkpoint_activations: false,
+        dtype: cell.dtype,
     })
 }

@@ -3,6 +3,7 @@
 //! Values stay as raw as they can; whether they make sense together is for the plans to say, so
 //! that the same message comes from every program built on the trainer.
 
+mod devices;
 mod tools;
 mod train;
 
@@ -10,9 +11,10 @@ use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
-use lowburn_models::LoraPositionBranch;
+use lowburn_models::{Dtype, LoraPositionBranch};
 use lowburn_trainer::DeviceName;
 
+pub use devices::DevicesArgs;
 pub use tools::{
     AdapterFormat, ConvertArgs, EvalArgs, InitArgs, InspectArgs, MergeArgs, PredictArgs,
     SubmitArgs, TaskModel,
@@ -44,7 +46,7 @@ Words
 
 `lowburn COMMAND --help` tells more.";
 
-/// Fine-tunes RoBERTa and DeBERTa-v2 with LoRA on GLUE, on a processor, without Python.
+/// Fine-tunes RoBERTa and DeBERTa-v2 with LoRA on GLUE, on a processor or a graphics card, without Python.
 #[derive(Debug, Parser)]
 #[command(name = "lowburn", version, styles = STYLES, after_help = EXAMPLES, max_term_width = 110)]
 pub struct Cli {
@@ -72,6 +74,8 @@ pub enum Command {
     Inspect(Box<InspectArgs>),
     /// Make a checkpoint with random weights, for benchmarks and tests
     Init(InitArgs),
+    /// List what can compute here, and how to get what is missing
+    Devices(DevicesArgs),
 }
 
 impl Command {
@@ -86,7 +90,7 @@ impl Command {
             Self::Merge(args) => args.common.threads,
             Self::Inspect(args) => args.common.threads,
             Self::Init(args) => args.common.threads,
-            Self::Convert(_) => None,
+            Self::Convert(_) | Self::Devices(_) => None,
         }
     }
 
@@ -102,6 +106,7 @@ impl Command {
             Self::Inspect(args) => args.common.quiet,
             Self::Init(args) => args.common.quiet,
             Self::Convert(args) => args.quiet,
+            Self::Devices(args) => args.quiet,
         }
     }
 }
@@ -110,8 +115,9 @@ impl Command {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Machine")]
 pub struct Common {
-    /// Where to compute: flex is the processor, others need a build with that cargo feature
-    #[arg(long, default_value_t = DeviceName::Flex)]
+    /// Where to compute: a name that `lowburn devices` lists, such as flex (the processor) or cuda:0. auto: the best
+    /// graphics card that is there, else flex
+    #[arg(long, value_name = "NAME", default_value = "auto")]
     pub device: DeviceName,
     /// Threads to compute with [default: all cores]
     #[arg(long, value_name = "N")]
@@ -137,6 +143,14 @@ pub struct ModelArgs {
     /// else peft; adapters released by the LoRA authors need authors]
     #[arg(long, value_name = "peft|authors")]
     pub lora_position_branch: Option<LoraPositionBranch>,
+    /// How the matrices of the encoder are stored: bf16 and f16 take half the memory
+    #[arg(
+        long,
+        value_name = "f32|bf16|f16",
+        default_value_t,
+        help_heading = "Machine"
+    )]
+    pub dtype: Dtype,
 }
 
 /// Where a command writes a checkpoint.

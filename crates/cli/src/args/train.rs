@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueEnum};
 use lowburn_glue::Task;
 use lowburn_lora::{LoraInit, Targets};
-use lowburn_models::{LoraPositionBranch, Method};
+use lowburn_models::{Dtype, LoraPositionBranch, Method};
 use lowburn_trainer::EvalEvery;
 
 use super::Common;
@@ -57,6 +57,15 @@ pub struct TrainArgs {
     /// compute the rest again in the backward pass; the result is the same, bit for bit
     #[arg(long, help_heading = "Machine")]
     pub checkpoint_activations: bool,
+    /// How the frozen base is stored: bf16 and f16 take half the memory; adapter, head, optimiser and loss stay f32. Not with
+    /// --method full, which freezes nothing
+    #[arg(
+        long,
+        value_name = "f32|bf16|f16",
+        default_value_t,
+        help_heading = "Machine"
+    )]
+    pub dtype: Dtype,
     /// The machine.
     #[command(flatten)]
     pub common: Common,

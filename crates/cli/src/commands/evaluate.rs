@@ -39,5 +39,6 @@ pub(super) fn source(args: &ModelArgs, quiet: bool) -> anyhow::Result<Source> {
         adapter: args.adapter.clone(),
         any_base: args.any_base,
         position_branch: args.lora_position_branch,
+        dtype: args.dtype,
     })
 }

@@ -1,6 +1,6 @@
 //! `lowburn merge`.
 
-use lowburn_trainer::{Source, merge};
+use lowburn_trainer::{Dtype, Source, merge};
 
 use super::{check_output, note, same_place, write_folder};
 use crate::args::MergeArgs;
@@ -14,6 +14,7 @@ pub(super) fn execute(args: &MergeArgs) -> anyhow::Result<()> {
         adapter: Some(args.adapter.clone()),
         any_base: args.any_base,
         position_branch: args.lora_position_branch,
+        dtype: Dtype::F32,
     };
     if same_place(&args.new.output, &source.model) {
         anyhow::bail!(

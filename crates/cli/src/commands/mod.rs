@@ -1,6 +1,7 @@
 //! One file for each command: from arguments to a plan, from an outcome to a print.
 
 mod convert;
+mod devices;
 mod evaluate;
 mod init;
 mod inspect;
@@ -32,6 +33,7 @@ pub fn execute(command: &Command) -> anyhow::Result<()> {
         Command::Convert(args) => convert::execute(args),
         Command::Inspect(args) => inspect::execute(args),
         Command::Init(args) => init::execute(args),
+        Command::Devices(args) => devices::execute(args),
     }
 }
 

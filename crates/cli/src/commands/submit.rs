@@ -8,8 +8,8 @@ use lowburn_glue::{
     Dataset, Label, Prediction, SubmissionFile, Task, submission_table, submission_zip,
 };
 use lowburn_trainer::{
-    PredictConfig, PredictInput, PredictionRow, RunRecord, Source, Status, kept_folder, predict,
-    write_atomic,
+    Dtype, PredictConfig, PredictInput, PredictionRow, RunRecord, Source, Status, kept_folder,
+    predict, write_atomic,
 };
 
 use super::{check_output, check_parent, note};
@@ -104,6 +104,7 @@ fn source(args: &SubmitArgs, task: Task, folder: &Path) -> anyhow::Result<Source
         adapter,
         any_base: false,
         position_branch: None,
+        dtype: Dtype::F32,
     };
     let base = |model: &str| locate::model(model, args.common.quiet).map(|found| found.path);
     if folder.join(RunRecord::FILE).is_file() {

@@ -82,6 +82,7 @@ pub fn train_config(args: &TrainArgs) -> anyhow::Result<RunConfig> {
         device: args.common.device,
         threads: args.common.threads,
         checkpoint_activations: args.checkpoint_activations,
+        dtype: args.dtype,
     })
 }
 

@@ -1,12 +1,13 @@
 //! y = x W + b + s drop(x) A B, and its gradients, as matrix products with as few passes as possible.
 
 use burn::tensor::Shape;
-use burn_flex::FlexTensor;
+use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
 
 use super::buffer::{Out, contiguous, for_row_blocks, rows_per_task, tensor, values, written};
 use super::meter::counted;
 use super::simd::multiversion;
+use super::widen::widened;
 use crate::backend::{LinearGradients, LinearNeeds, LoraScale};
 use crate::random::Dropout;
 
@@ -41,15 +42,12 @@ impl<'a> Matrix<'a> {
         let [rows, cols] = [layout.shape()[0], layout.shape()[1]];
         let start = layout.start_offset();
         let strides = layout.strides();
-        let (row_stride, col_stride) = (strides[0], strides[1]);
-        let dense = (col_stride == 1 && row_stride == cols as isize)
-            || (row_stride == 1 && col_stride == rows as isize);
-        dense.then(|| Self {
+        is_dense(layout).then(|| Self {
             data: &x.storage::<f32>()[start..start + rows * cols],
             rows,
             cols,
-            row_stride,
-            col_stride,
+            row_stride: strides[0],
+            col_stride: strides[1],
         })
     }
 
@@ -252,12 +250,21 @@ fn rows_of(x: &FlexTensor, width: usize, name: &str, of: &str) -> usize {
     leading.iter().product()
 }
 
+/// Whether a matrix, or its transpose, is one piece of memory.
+fn is_dense(layout: &Layout) -> bool {
+    let (shape, strides) = (layout.shape(), layout.strides());
+    let is_row_major =
+        |lines: usize, along: usize| strides[along] == 1 && strides[lines] == shape[along] as isize;
+    is_row_major(0, 1) || is_row_major(1, 0)
+}
+
+/// A weight as a dense matrix of f32. One of halves is copied, for as long as the product takes.
 fn viewable(weight: FlexTensor) -> FlexTensor {
-    if Matrix::view(&weight).is_some() {
-        weight
-    } else {
-        weight.to_contiguous()
-    }
+    let weight = match is_dense(weight.layout()) {
+        true => weight,
+        false => weight.to_contiguous(),
+    };
+    widened(weight)
 }
 
 /// The gradients that `needs` asks for.

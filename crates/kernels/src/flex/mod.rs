@@ -11,6 +11,7 @@ mod norm;
 mod relative;
 pub(crate) mod simd;
 mod unfold;
+mod widen;
 
 pub(crate) use meter::seconds as product_seconds;
 
