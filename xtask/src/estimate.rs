@@ -90,6 +90,7 @@ impl Shape {
             checkpoint_activations: false,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             evaluation_rows: None,
+            tokenizer_bytes: None,
         };
         let labels = cell.task.num_labels();
         let forecast = forecast(&self.config, method, lora.as_ref(), labels, &shape)?;

@@ -108,11 +108,13 @@ impl InspectConfig {
             checkpoint_activations: self.checkpoint_activations,
             threads: system::threads(),
             evaluation_rows: self.evaluation_rows,
+            tokenizer_bytes: memory::tokenizer_bytes(&self.model),
         }
     }
 }
 
-/// Predicts the memory of a run on flex: reads the checkpoint's config.json and nothing else.
+/// Predicts the memory of a run on flex: reads the checkpoint's config.json and nothing else; of the tokenizer's files
+/// only their lengths count.
 ///
 /// # Errors
 /// When the configuration is wrong or a value or the adapter does not fit it.

@@ -66,7 +66,7 @@ pub use keep::kept_folder;
 pub use load::Source;
 pub use lowburn_kernels::PagePool;
 pub use lowburn_models::{Dtype, Method};
-pub use memory::{MemoryEstimate, Phase, TrainingShape};
+pub use memory::{MemoryEstimate, Phase, TrainingShape, tokenizer_bytes};
 pub use merge::{Merged, merge};
 pub use optimizer::{
     AdamW, BETA_1, BETA_2, EPSILON, Gradients, MAX_GRAD_NORM, Moments, clip_scale, decays,

@@ -209,7 +209,8 @@ pub struct InspectArgs {
     /// Labels of the head
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub labels: usize,
-    /// Predict the peak memory of a training run on flex and print nothing else: of the checkpoint only config.json is read
+    /// Predict the peak memory of a training run on flex and print nothing else: of the checkpoint only config.json is
+    /// read
     #[arg(long)]
     pub estimate: bool,
     /// Rows of a forward pass, for the estimate of memory
@@ -222,19 +223,19 @@ pub struct InspectArgs {
     /// [default: 128, or as pretrained]
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
-    /// Rows of the evaluation split, for the estimate of memory, where they are fewer than a batch of an evaluation, which
-    /// is 32, or --batch-size if that is more [default: enough of them]
+    /// Rows of the evaluation split, for the estimate of memory, where they are fewer than a batch of an evaluation,
+    /// which is 32, or --batch-size if that is more [default: enough of them]
     #[arg(long, value_name = "N")]
     pub evaluation_rows: Option<usize>,
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,
-    /// For the estimate of memory: only what goes into each layer is kept, and the rest is computed again in the backward
-    /// pass
+    /// For the estimate of memory: only what goes into each layer is kept, and the rest is computed again in the
+    /// backward pass
     #[arg(long, help_heading = "Machine")]
     pub checkpoint_activations: bool,
-    /// How the frozen base is stored: bf16 and f16 take half the memory; adapter, head, optimiser and loss stay f32. Not with
-    /// --method full, which freezes nothing
+    /// How the frozen base is stored: bf16 and f16 take half the memory; adapter, head, optimiser and loss stay f32.
+    /// Not with --method full, which freezes nothing
     #[arg(
         long,
         value_name = "f32|bf16|f16",

@@ -1,0 +1,286 @@
+//! What the operations of a forward pass take and keep: `lowburn-kernels` and Burn's autodiff without their numbers.
+//!
+//! An operation takes its output and what it needs on the way, and the tape holds what its gradient needs: what the
+//! `State` of its backward pass holds there. That is the input of a linear layer whose weight is trained or that has an
+//! adapter, and nothing of a frozen one; q, k and v of an attention, whose probabilities are computed again; the input
+//! of a GELU; the normalised rows of a LayerNorm. Blocks have several holders, as tensors have, and dropout masks are
+//! never kept.
+//! The way back is in [`super::undo`].
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use lowburn_models::Activation;
+
+use super::heap::{Block, Heap, NUMBER, Part, Shared};
+use super::kept::{Attention, Gradient, Key, Node, Norm, Product, Step, TableRows, Undo, Value};
+use super::sizes::Linear;
+
+/// A process and the passes in it.
+#[derive(Debug, Default)]
+pub(super) struct Tape {
+    pub(super) heap: Heap,
+    pub(super) steps: Vec<Step>,
+    pub(super) gradients: BTreeMap<Node, Shared>,
+    /// Of what is trained, in this graph.
+    pub(super) trained: BTreeMap<Key, Gradient>,
+    /// Of what is trained, out of the graph.
+    pub(super) sum: BTreeMap<Key, Gradient>,
+    /// Gradients will be asked for.
+    pub(super) records: bool,
+    /// Dropout drops.
+    pub(super) drops: bool,
+    /// The attention's memory of each thread, which only grows.
+    pub(super) scratch: Vec<Option<Block>>,
+    nodes: Node,
+}
+
+impl Tape {
+    /// A process with so many threads.
+    pub(super) fn new(threads: usize) -> Self {
+        Self {
+            scratch: std::iter::repeat_with(|| None)
+                .take(threads.max(1))
+                .collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Memory of so many f32.
+    pub(super) fn fresh(&mut self, numbers: u64, part: Part) -> Shared {
+        Rc::new(self.heap.take(numbers.saturating_mul(NUMBER), part))
+    }
+
+    /// A tensor in memory that is there.
+    pub(super) fn value(
+        &mut self,
+        block: Shared,
+        numbers: u64,
+        depth: u32,
+        tracked: bool,
+    ) -> Value {
+        self.nodes += 1;
+        Value {
+            node: self.nodes,
+            depth,
+            tracked,
+            block,
+            numbers,
+        }
+    }
+
+    /// Lets go of a tensor.
+    pub(super) fn release(&mut self, value: Value) {
+        self.heap.release(value.block);
+    }
+
+    /// Lets go of memory.
+    pub(super) fn drop_all(&mut self, blocks: impl IntoIterator<Item = Shared>) {
+        for block in blocks {
+            self.heap.release(block);
+        }
+    }
+
+    pub(super) fn push(&mut self, output: &Value, undo: Undo) {
+        self.steps.push(Step {
+            depth: output.depth,
+            output: output.node,
+            undo,
+        });
+    }
+
+    /// x W + b + scale dropout(x) A B of so many rows. `matrix`: a weight that was made for it.
+    pub(super) fn linear(
+        &mut self,
+        x: Value,
+        linear: &Linear,
+        rows: u64,
+        bias: bool,
+        matrix: Option<Shared>,
+    ) -> Value {
+        let own = linear.weight || linear.rank > 0 || (bias && linear.bias);
+        let tracked = self.records && (x.tracked || own);
+        let wide = self.widened(linear);
+        let adapted = linear.rank > 0;
+        let dropped = (adapted && linear.drops && self.drops)
+            .then(|| self.fresh(rows.saturating_mul(linear.inputs), Part::Buffers));
+        let low = adapted.then(|| self.fresh(rows.saturating_mul(linear.rank), Part::Buffers));
+        let numbers = rows.saturating_mul(linear.outputs);
+        let block = self.fresh(numbers, Part::Activations);
+        self.pack_weight(linear.inputs, linear.outputs);
+        self.drop_all([dropped, low, wide].into_iter().flatten());
+        let output = self.value(block, numbers, x.depth + 1, tracked);
+        if tracked {
+            let needed = linear.weight || adapted;
+            let product = Product {
+                x: x.wanted(),
+                rows,
+                linear: *linear,
+                input: needed.then(|| Rc::clone(&x.block)),
+                matrix,
+            };
+            self.push(&output, Undo::Linear(product));
+        } else {
+            self.drop_all(matrix);
+        }
+        self.release(x);
+        output
+    }
+
+    /// LayerNorm(residual + dropout(x + bias)) of rows of `hidden` numbers.
+    pub(super) fn norm(
+        &mut self,
+        x: Value,
+        residual: Option<Value>,
+        hidden: u64,
+        norm: Norm,
+    ) -> Value {
+        let numbers = x.numbers;
+        let above = residual.as_ref().is_some_and(|residual| residual.tracked);
+        let tracked = self.records && (x.tracked || above || norm.trained || norm.bias);
+        let inverse = self.fresh(numbers / hidden.max(1), Part::Activations);
+        let block = self.fresh(numbers, Part::Activations);
+        let normalised = self.fresh(numbers, Part::Activations);
+        let kept = vec![normalised, inverse];
+        let deepest = residual.as_ref().map_or(0, |residual| residual.depth);
+        let output = self.value(block, numbers, x.depth.max(deepest) + 1, tracked);
+        if tracked {
+            let undo = Undo::Norm {
+                x: x.wanted(),
+                residual: residual.as_ref().and_then(Value::wanted),
+                kept,
+                numbers,
+                norm,
+            };
+            self.push(&output, undo);
+        } else {
+            self.drop_all(kept);
+        }
+        self.release(x);
+        self.drop_all(residual.map(|residual| residual.block));
+        output
+    }
+
+    /// An activation; `trained`: so is the bias before it.
+    pub(super) fn activate(&mut self, x: Value, activation: Activation, trained: bool) -> Value {
+        let tracked = self.records && (x.tracked || trained);
+        if !tracked && activation != Activation::Gelu {
+            return self.activate_in_place(x, activation);
+        }
+        let numbers = x.numbers;
+        let block = self.fresh(numbers, Part::Activations);
+        // Those that are composed of Burn's operations keep what lies between them.
+        let between = match activation {
+            Activation::Gelu | Activation::Relu | Activation::Tanh => 0,
+            Activation::Silu => 1,
+            Activation::GeluTanh => 3,
+        };
+        let mut kept = Vec::new();
+        for _ in 0..between {
+            kept.push(self.fresh(numbers, Part::Activations));
+        }
+        let output = self.value(block, numbers, x.depth + 1, tracked);
+        if tracked {
+            kept.push(Rc::clone(&x.block));
+            let x = x.wanted();
+            self.push(&output, Undo::Map { x, kept, numbers });
+        } else {
+            self.drop_all(kept);
+        }
+        self.release(x);
+        output
+    }
+
+    /// An activation of Burn's own operations that nobody will differentiate.
+    fn activate_in_place(&mut self, x: Value, activation: Activation) -> Value {
+        if matches!(activation, Activation::Silu | Activation::GeluTanh) {
+            self.heap.pass(x.numbers.saturating_mul(NUMBER));
+        }
+        let output = self.value(Rc::clone(&x.block), x.numbers, x.depth + 1, false);
+        self.release(x);
+        output
+    }
+
+    /// Something else of one input, with `numbers` in the output, that keeps nothing.
+    pub(super) fn map(&mut self, x: Value, numbers: u64) -> Value {
+        let block = self.fresh(numbers, Part::Activations);
+        let output = self.value(block, numbers, x.depth + 1, self.records && x.tracked);
+        if output.tracked {
+            let undo = Undo::Map {
+                x: x.wanted(),
+                kept: Vec::new(),
+                numbers: x.numbers,
+            };
+            self.push(&output, undo);
+        }
+        self.release(x);
+        output
+    }
+
+    /// Dropout of a tensor that others hold, so that it makes a copy.
+    pub(super) fn dropout(&mut self, x: Value) -> Value {
+        if !self.drops {
+            return x;
+        }
+        let block = self.fresh(x.numbers, Part::Activations);
+        let output = self.value(block, x.numbers, x.depth + 1, self.records && x.tracked);
+        if output.tracked {
+            self.push(&output, Undo::InPlace { x: x.node });
+        }
+        self.release(x);
+        output
+    }
+
+    /// The sum, in the place of the first.
+    pub(super) fn add(&mut self, x: Value, y: Value) -> Value {
+        let inputs: Vec<Node> = [&x, &y].into_iter().filter_map(Value::wanted).collect();
+        let tracked = self.records && !inputs.is_empty();
+        let block = Rc::clone(&x.block);
+        let output = self.value(block, x.numbers, x.depth.max(y.depth) + 1, tracked);
+        if tracked {
+            self.push(&output, Undo::Same { inputs });
+        }
+        self.release(x);
+        self.release(y);
+        output
+    }
+
+    /// Attention of q, k and v, with tables of positions behind them.
+    pub(super) fn attention(&mut self, inputs: Vec<Value>, of: Attention) -> Value {
+        self.lend(of.scratch(1), of.tasks());
+        let numbers = inputs[0].numbers;
+        let block = self.fresh(numbers, Part::Activations);
+        let deepest = inputs.iter().map(|input| input.depth).max().unwrap_or(0);
+        let tracked = self.records && inputs.iter().any(|input| input.tracked);
+        let output = self.value(block, numbers, deepest + 1, tracked);
+        if tracked {
+            let undo = Undo::Attention {
+                inputs: inputs.iter().map(Value::wanted).collect(),
+                kept: inputs.iter().map(|input| Rc::clone(&input.block)).collect(),
+                numbers,
+                of,
+            };
+            self.push(&output, undo);
+        }
+        self.drop_all(inputs.into_iter().map(|input| input.block));
+        output
+    }
+
+    /// Rows of a table.
+    pub(super) fn table(&mut self, key: Key, numbers: u64, read: u64, of: TableRows) -> Value {
+        let block = match of.half {
+            false => self.fresh(of.numbers, Part::Activations),
+            true => {
+                let half = self.fresh(of.numbers / 2, Part::Buffers);
+                let block = self.fresh(of.numbers, Part::Activations);
+                self.heap.release(half);
+                block
+            }
+        };
+        let output = self.value(block, of.numbers, 1, self.records && of.trained);
+        if output.tracked {
+            self.push(&output, Undo::Table { key, numbers, read });
+        }
+        output
+    }
+}
