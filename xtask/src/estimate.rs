@@ -76,18 +76,19 @@ impl Shape {
         Ok(Some(Self { config, matrices }))
     }
 
-    /// Bytes of a run with so many rows in a forward pass, all as long as the recipe allows.
+    /// Bytes of a run with so many rows in a forward pass, all as long as the recipe allows; `again`: with layers that
+    /// are computed again in the backward pass.
     ///
     /// # Errors
     /// When the adapter does not fit the model.
-    pub(crate) fn memory(&self, cell: &Cell, rows: usize) -> Result<u64> {
+    pub(crate) fn memory(&self, cell: &Cell, rows: usize, again: bool) -> Result<u64> {
         let (method, lora) = (cell.approach.method(), cell.approach.lora()?);
         let shape = TrainingShape {
             batch_size: rows,
             max_length: cell.max_length,
             accumulate: cell.batch_size.div_ceil(rows.max(1)),
             dtype: cell.dtype,
-            checkpoint_activations: false,
+            checkpoint_activations: again,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             evaluation_rows: None,
             tokenizer_bytes: None,
@@ -225,6 +226,8 @@ pub(crate) struct Machine {
     pub(crate) threads: usize,
     /// Rows of a forward pass at most; `None`: as many as fit the memory.
     pub(crate) micro_batch: Option<usize>,
+    /// Layers are computed again in the backward pass.
+    pub(crate) checkpoint_activations: bool,
 }
 
 impl Machine {
@@ -248,7 +251,9 @@ impl Machine {
             return Ok(divisors(batch).find(|rows| *rows <= most).unwrap_or(1));
         }
         match (shape, self.memory_of_a_run()) {
-            (Some(shape), Some(bytes)) => micro_batch(shape, cell, bytes),
+            (Some(shape), Some(bytes)) => {
+                micro_batch(shape, cell, bytes, self.checkpoint_activations)
+            }
             _ => Ok(batch),
         }
     }
@@ -261,10 +266,12 @@ fn divisors(batch: usize) -> impl Iterator<Item = usize> {
         .filter(move |rows| batch.is_multiple_of(*rows))
 }
 
-/// The largest number of rows that divides the batch and with which a run takes at most `bytes`; 1 if none does.
-fn micro_batch(shape: &Shape, cell: &Cell, bytes: u64) -> Result<usize> {
+/// The largest number of rows that divides the batch and with which a run takes at most `bytes`, or no more than with one row.
+fn micro_batch(shape: &Shape, cell: &Cell, bytes: u64, again: bool) -> Result<usize> {
+    // An evaluation takes what it takes: rows that do not make it more cost nothing.
+    let least = shape.memory(cell, 1, again)?;
     for rows in divisors(cell.batch_size) {
-        if shape.memory(cell, rows)? <= bytes {
+        if shape.memory(cell, rows, again)? <= bytes.max(least) {
             return Ok(rows);
         }
     }
@@ -336,13 +343,17 @@ mod tests {
         let mut cell = cell();
         cell.approach = Approach::Full;
         let shape = Shape::of(&cell, None).unwrap().unwrap();
-        let of = |bytes| micro_batch(&shape, &cell, bytes).unwrap();
+        let of = |bytes| micro_batch(&shape, &cell, bytes, false).unwrap();
         assert_eq!(of(u64::MAX), cell.batch_size);
-        assert_eq!(of(0), 1);
+        let takes = |rows| shape.memory(&cell, rows, false).unwrap();
+        assert_eq!(takes(of(0)), takes(1));
+        assert!(takes(cell.batch_size) > takes(1));
         let rows = of(16 << 30);
         assert!(
             rows > 1 && rows < cell.batch_size && cell.batch_size.is_multiple_of(rows),
             "{rows}"
         );
+        let again = |again| micro_batch(&shape, &cell, 6 << 30, again).unwrap();
+        assert!(again(true) > again(false));
     }
 }

@@ -77,11 +77,19 @@ pub struct Forecast {
     pub memory: MemoryEstimate,
 }
 
+/// Labels beyond which a number is taken for a slip.
+const MAX_LABELS: usize = 1 << 16;
+
 impl InspectConfig {
     /// The model's configuration, which the values fit.
     fn check(&self) -> Result<ModelConfig, TrainError> {
         if self.dtype.is_half() && self.method == Method::Full {
             return Err(halves_of_full(self.dtype));
+        }
+        check_dtype(self.dtype, self.device)?;
+        if self.labels > MAX_LABELS {
+            let reason = format!("more than {MAX_LABELS} is taken for a slip");
+            return Err(TrainError::config("labels", self.labels, reason));
         }
         let model = ModelConfig::from_dir(&self.model)?;
         check_max_length(self.max_length, &model)?;

@@ -1,7 +1,7 @@
 //! Loss scaling: gradients that are computed in f16 would vanish below 6e-8, so the loss is multiplied before the backward
 //! pass and the gradients are divided after it (Micikevicius et al. 2018, "Mixed precision training", section 3.2).
 //!
-//! The scale finds itself, with the constants of PyTorch's `GradScaler`: a step whose gradients are not numbers is skipped
+//! The scale finds itself, with the constants of PyTorch's `GradScaler` and a ceiling: a step whose gradients are not numbers is skipped
 //! and halves it, 2000 good steps in a row double it. It is always a power of two, so that dividing by it is exact.
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 const FIRST: f64 = 65_536.0;
 /// Good steps in a row after which it doubles.
 const INTERVAL: u32 = 2_000;
+/// The largest scale: the smallest number of f16 times it is 1. Where gradients are f32, as on flex, nothing else would end its growth.
+const MOST: f64 = 16_777_216.0;
 /// The scale below which nothing is left to try: the gradients themselves are not numbers.
 const LEAST: f64 = 1.0;
 
@@ -39,7 +41,7 @@ impl LossScale {
     pub(crate) fn taken(&mut self) {
         self.good += 1;
         if self.good == INTERVAL {
-            self.scale *= 2.0;
+            self.scale = (2.0 * self.scale).min(MOST);
             self.good = 0;
         }
     }
@@ -72,6 +74,15 @@ mod tests {
         scale.taken();
         assert!(scale.overflowed());
         assert_eq!((scale.scale, scale.good, scale.skipped), (FIRST, 0, 1));
+    }
+
+    #[test]
+    fn it_ends_somewhere() {
+        let mut scale = LossScale::default();
+        for _ in 0..20 * INTERVAL {
+            scale.taken();
+        }
+        assert_eq!(scale.scale, MOST);
     }
 
     #[test]

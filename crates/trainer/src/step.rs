@@ -93,8 +93,10 @@ impl Stepper {
             reason: format!("{reason}; start again with --overwrite"),
         })?;
         let config = plan.config();
-        let scale = restored.progress.loss_scale;
-        let taken = restored.progress.step - scale.map_or(0, |scale| scale.skipped);
+        let scale = (config.dtype == Dtype::F16).then_some(restored.progress.loss_scale);
+        let scale = scale.map(Option::unwrap_or_default);
+        let skipped = scale.map_or(0, |scale| scale.skipped);
+        let taken = restored.progress.step.saturating_sub(skipped);
         let moments = restored.moments.clone();
         Ok(Self {
             optimizer: AdamW::restore(config.weight_decay, taken, moments),

@@ -34,6 +34,8 @@ pub(crate) struct Record {
     pub(crate) threads: usize,
     /// Name of the processor.
     pub(crate) cpu: String,
+    /// The device, `flex` or one with what it calls itself.
+    pub(crate) device: Option<String>,
     /// Parameter counts.
     pub(crate) parameters: Parameters,
     /// Every evaluation.

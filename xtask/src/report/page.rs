@@ -112,7 +112,11 @@ fn provenance(results: &Results) -> String {
         .all()
         .map(|record| {
             let plural = if record.threads == 1 { "" } else { "s" };
-            format!("{}, {} thread{plural}", record.cpu, record.threads)
+            let place = format!("{}, {} thread{plural}", record.cpu, record.threads);
+            match record.device.as_deref() {
+                None | Some("flex" | "cpu") => place,
+                Some(card) => format!("{card} ({place})"),
+            }
         })
         .collect();
     let versions: BTreeSet<String> = results

@@ -94,6 +94,11 @@ pub(crate) struct ReproduceArgs {
     /// memory allows, which is this machine's, also where the runs are on a graphics card]
     #[arg(long, value_name = "N")]
     micro_batch: Option<usize>,
+    /// Keep only what goes into each layer and compute the rest again in the backward pass: much less memory, about half
+    /// more time, the same bits. More rows may fit into a forward pass then, which is another run unless --micro-batch says
+    /// how many
+    #[arg(long)]
+    checkpoint_activations: bool,
     /// The machine does other work meanwhile: mark the times of these runs as not comparable
     #[arg(long)]
     shared_machine: bool,
@@ -152,6 +157,7 @@ pub(crate) fn run(args: &ReproduceArgs) -> Result<()> {
         jobs,
         threads: args.threads.unwrap_or((cores / jobs).max(1)),
         micro_batch: args.micro_batch,
+        checkpoint_activations: args.checkpoint_activations,
     };
     let places = Places {
         models: args.models.as_deref(),
@@ -263,6 +269,9 @@ fn launch(args: &ReproduceArgs, grid: &Grid, inputs: &Inputs, asked: Asked<'_>) 
     again.extend(["--device".to_owned(), asked.device.to_string()]);
     if let Some(rows) = args.micro_batch {
         again.extend(["--micro-batch".to_owned(), rows.to_string()]);
+    }
+    if args.checkpoint_activations {
+        again.push("--checkpoint-activations".to_owned());
     }
     if args.shared_machine {
         again.push("--shared-machine".to_owned());

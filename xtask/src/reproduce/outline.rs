@@ -144,7 +144,7 @@ fn takes(
         .map(|sizes| shape.operations(cell, &sizes));
     Ok(Takes {
         rows,
-        memory: Some(shape.memory(cell, rows)?),
+        memory: Some(shape.memory(cell, rows, machine.checkpoint_activations)?),
         seconds: operations.map(|operations| operations / pace),
     })
 }

@@ -164,6 +164,7 @@ fn one(
     let mut config = run_config(cell, pick.seed, model, data)?;
     config.device = device;
     config.threads = Some(machine.threads);
+    config.checkpoint_activations = machine.checkpoint_activations;
     config.batch_size = match as_before(cell, &folder).filter(|_| machine.micro_batch.is_none()) {
         Some(rows) => rows,
         None => machine.rows_at_once(cell, Shape::of(cell, Some(model))?.as_ref())?,

@@ -82,7 +82,9 @@ pub(crate) fn tasks(picks: &[Pick<'_>], runs: &[Run], machine: Machine) -> Resul
         tasks.push(Task {
             parent: pick.start_name(),
             name,
-            memory: shape.map(|shape| shape.memory(cell, rows)).transpose()?,
+            memory: shape
+                .map(|shape| shape.memory(cell, rows, machine.checkpoint_activations))
+                .transpose()?,
         });
     }
     Ok(tasks)

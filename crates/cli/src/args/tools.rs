@@ -209,8 +209,8 @@ pub struct InspectArgs {
     /// Labels of the head
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub labels: usize,
-    /// Predict the peak memory of a training run on flex and print nothing else: of the checkpoint only config.json is
-    /// read
+    /// Predict the peak memory of a training run on flex, on a data set of about a thousand rows, and print nothing else:
+    /// of the checkpoint only config.json is read
     #[arg(long)]
     pub estimate: bool,
     /// Rows of a forward pass, for the estimate of memory

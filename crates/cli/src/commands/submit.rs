@@ -99,13 +99,14 @@ fn sources(args: &SubmitArgs) -> anyhow::Result<BTreeMap<Task, Source>> {
 
 /// What a folder is: a run, a checkpoint, or an adapter upon `--model`.
 fn source(args: &SubmitArgs, task: Task, folder: &Path) -> anyhow::Result<Source> {
-    let plain = |model: PathBuf, adapter: Option<PathBuf>| Source {
+    let upon = |model: PathBuf, adapter: Option<PathBuf>, dtype: Dtype| Source {
         model,
         adapter,
         any_base: false,
         position_branch: None,
-        dtype: Dtype::F32,
+        dtype,
     };
+    let plain = |model, adapter| upon(model, adapter, Dtype::F32);
     let base = |model: &str| locate::model(model, args.common.quiet).map(|found| found.path);
     if folder.join(RunRecord::FILE).is_file() {
         let record = RunRecord::read(&folder.join(RunRecord::FILE))?;
@@ -129,7 +130,8 @@ fn source(args: &SubmitArgs, task: Task, folder: &Path) -> anyhow::Result<Source
             Some(model) => base(model)?,
             None => config.model,
         };
-        return Ok(plain(model, Some(kept)));
+        // Upon the numbers that it was evaluated with.
+        return Ok(upon(model, Some(kept), config.dtype));
     }
     if folder.join(CHECKPOINT).is_file() {
         return Ok(plain(folder.to_path_buf(), None));
