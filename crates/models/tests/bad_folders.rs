@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use lowburn_models::{
-    Dtype, HeadOrigin, LoadOptions, LoadReport, ModelConfig, ModelError, SequenceClassifier,
+    HeadOrigin, LoadOptions, LoadReport, ModelConfig, ModelError, SequenceClassifier,
     load_classifier, manifest,
 };
 use proptest::prelude::*;
@@ -51,7 +51,7 @@ fn load(dir: &Path) -> Result<(SequenceClassifier, LoadReport), ModelError> {
     let options = LoadOptions {
         num_labels: 2,
         head_seed: 1,
-        dtype: Dtype::F32,
+        dtype: lowburn_models::Dtype::F32,
     };
     load_classifier(dir, &options, &Device::flex()).map(|(model, _, report)| (model, report))
 }
