@@ -105,7 +105,9 @@ pub(crate) fn figure(
     };
     let rows = panels.div_ceil(columns).max(1);
     let size = (
-        (PANEL_WIDTH * columns as u32 + 2 * MARGIN).max(620),
+        (PANEL_WIDTH * columns as u32 + 2 * MARGIN)
+            .max(620)
+            .max(legend_width(legend)),
         HEADER + PANEL_HEIGHT * rows as u32 + MARGIN,
     );
     {
@@ -161,9 +163,18 @@ fn draw_legend(root: &Area<'_>, legend: &[Entry]) -> Result<()> {
         let style = text(17, INK, HPos::Left, VPos::Center);
         root.draw_text(&entry.label, &style, (x + 31, y))
             .map_err(drawing)?;
-        x += 31 + entry.label.chars().count() as i32 * 9 + 18;
+        x += entry_width(entry) as i32;
     }
     Ok(())
+}
+
+/// From the mark of an entry to that of the next.
+fn entry_width(entry: &Entry) -> u32 {
+    31 + entry.label.chars().count() as u32 * 9 + 18
+}
+
+fn legend_width(legend: &[Entry]) -> u32 {
+    2 * MARGIN + legend.iter().map(entry_width).sum::<u32>()
 }
 
 /// A hollow diamond around a pixel.

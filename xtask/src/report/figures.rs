@@ -131,7 +131,12 @@ pub(super) fn stroke(
 
 /// An axis with a place for each method: its range and the words on it.
 fn method_axis(approaches: &[Approach]) -> ((f64, f64), Vec<(f64, String)>) {
-    let place = |(place, approach): (usize, &Approach)| (place as f64, approach.label());
+    // Many do not fit side by side in full; the legend has the whole words.
+    let words = |approach: &Approach| match approach.rank() {
+        Some(rank) if approaches.len() > 4 => format!("r {rank}"),
+        _ => approach.label(),
+    };
+    let place = |(place, approach): (usize, &Approach)| (place as f64, words(approach));
     let ticks = approaches.iter().enumerate().map(place).collect();
     ((-0.6, approaches.len() as f64 - 0.4), ticks)
 }
@@ -352,7 +357,8 @@ fn by_rank(results: &Results) -> Result<String> {
         tasks.len(),
         |index, area| {
             let task = tasks[index];
-            let range = (-0.7, ranks.len() as f64 - 0.5);
+            // On the right there is room for the words on the levels.
+            let range = (-0.7, ranks.len() as f64 + 0.7);
             let names = ("rank of the adapters", words::axis(task));
             let axes = panel(
                 area,
@@ -362,7 +368,7 @@ fn by_rank(results: &Results) -> Result<String> {
                 &ticks,
                 &all_points(results, task),
             )?;
-            let mut means = Vec::new();
+            let (mut means, mut levels) = (Vec::new(), Vec::new());
             for cell in results.of_task(task) {
                 let Some(summary) = Summary::of(&cell.points()) else {
                     continue;
@@ -374,18 +380,15 @@ fn by_rank(results: &Results) -> Result<String> {
                     .rank()
                     .and_then(|r| ranks.iter().position(|rank| *rank == r))
                 else {
-                    level_line(
-                        area,
-                        &axes,
-                        &cell.cell.approach.label(),
-                        summary.mean,
-                        shade,
-                    )?;
+                    level_line(area, &axes, summary.mean, shade)?;
+                    let words = format!("{} {:.1}", cell.cell.approach.label(), summary.mean);
+                    levels.push((axes.at(axes.x.1, summary.mean), words, shade));
                     continue;
                 };
                 means.push((place, summary.mean));
                 method_column(area, &axes, cell, place as f64, shade)?;
             }
+            label_levels(area, levels)?;
             means.sort_by_key(|(place, _)| *place);
             let line = means
                 .iter()
@@ -396,13 +399,8 @@ fn by_rank(results: &Results) -> Result<String> {
     )
 }
 
-fn level_line(
-    area: &Area<'_>,
-    axes: &Axes,
-    label: &str,
-    value: f64,
-    shade: RGBColor,
-) -> Result<()> {
+/// A dashed line over the whole width.
+fn level_line(area: &Area<'_>, axes: &Axes, value: f64, shade: RGBColor) -> Result<()> {
     let (left, right) = (axes.at(axes.x.0, value), axes.at(axes.x.1, value));
     let mut x = left.0;
     while x < right.0 {
@@ -414,10 +412,23 @@ fn level_line(
         )?;
         x += 13;
     }
-    let words = format!("{label} {value:.1}");
-    let style = text(16, shade, HPos::Left, VPos::Bottom);
-    area.draw_text(&words, &style, (left.0 + 4, left.1 - 4))
-        .map_err(drawing)
+    Ok(())
+}
+
+/// Words at the right ends of levels: above their lines, or below where the next line is close above.
+fn label_levels(area: &Area<'_>, mut levels: Vec<((i32, i32), String, RGBColor)>) -> Result<()> {
+    levels.sort_by_key(|((_, y), _, _)| *y);
+    let mut above = i32::MIN;
+    for ((x, y), words, shade) in levels {
+        let (foot, side) = match y.saturating_sub(above) < 22 {
+            true => (y + 4, VPos::Top),
+            false => (y - 4, VPos::Bottom),
+        };
+        let style = text(16, shade, HPos::Right, side);
+        area.draw_text(&words, &style, (x, foot)).map_err(drawing)?;
+        above = y;
+    }
+    Ok(())
 }
 
 fn all_points(results: &Results, task: Task) -> Vec<f64> {
