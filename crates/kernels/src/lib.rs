@@ -18,6 +18,7 @@ mod backend;
 pub mod composed;
 mod flex;
 mod pages;
+pub mod pool;
 mod random;
 mod relative;
 

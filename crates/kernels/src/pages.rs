@@ -6,7 +6,7 @@
 //! is made of huge pages where the system has them, so that the products of matrices miss fewer addresses.
 //!
 //! What is kept never makes the process larger than it was: together with what is in use it stays below the most that was
-//! ever in use, and [`SLACK`].
+//! ever in use, and [`crate::pool::SLACK`].
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
@@ -90,46 +90,30 @@ unsafe impl GlobalAlloc for PagePool {
     }
 }
 
-/// Bytes that may be kept beyond the most that was ever in use.
-#[cfg(target_os = "linux")]
-const SLACK: usize = 64 << 20;
-
 #[cfg(target_os = "linux")]
 mod linux {
     use std::alloc::Layout;
     use std::ptr;
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    use super::SLACK;
+    use crate::pool;
 
-    /// Blocks from this size on are pages of their own.
-    const SMALLEST: usize = 128 << 10;
-    /// Sizes between a power of two and the next, so that at most an eighth of a block is for nothing.
-    const STEPS: usize = 8;
+    const STEPS: usize = pool::STEPS as usize;
     /// Powers of two from the smallest on.
     const POWERS: usize = 40;
-    /// A page, and one of the huge kind.
-    const PAGE: usize = 4 << 10;
-    const HUGE: usize = 2 << 20;
+    const PAGE: usize = pool::PAGE as usize;
+    const HUGE: usize = pool::HUGE as usize;
+    const SLACK: usize = pool::SLACK as usize;
 
     /// The sizes of blocks in rising order.
     pub(super) fn size_of(class: usize) -> usize {
-        let (power, step) = (class / STEPS, class % STEPS);
-        let base = SMALLEST << power;
-        base + step * (base / STEPS)
+        pool::size_of(class) as usize
     }
 
     /// The smallest size that holds a layout; `None` for the system's allocator.
     pub(super) fn class(layout: Layout) -> Option<usize> {
-        let size = layout.size();
-        if size < SMALLEST || layout.align() > PAGE {
-            return None;
-        }
-        let power = (size / SMALLEST).ilog2() as usize;
-        let base = SMALLEST << power;
-        let step = (size - base).div_ceil(base / STEPS);
-        let class = power * STEPS + step;
-        (class < POWERS * STEPS).then_some(class)
+        let class = pool::class(layout.size() as u64)?;
+        (layout.align() <= PAGE && class < POWERS * STEPS).then_some(class)
     }
 
     /// Blocks that nobody uses, as a list for each size that lies in the blocks themselves.
@@ -248,6 +232,8 @@ mod linux {
     #[cfg(test)]
     mod tests {
         use super::*;
+
+        const SMALLEST: usize = pool::SMALLEST as usize;
 
         fn layout(size: usize) -> Layout {
             Layout::from_size_align(size, 64).expect("a layout")

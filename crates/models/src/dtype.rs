@@ -58,7 +58,8 @@ impl Dtype {
 
     /// The numbers that a parameter of that name and number of dimensions is stored in: halves are for the matrices
     /// below the head.
-    pub(crate) fn of(self, name: &str, dimensions: usize) -> Self {
+    #[must_use]
+    pub fn of(self, name: &str, dimensions: usize) -> Self {
         match dimensions > 1 && !is_head(name) && !is_factor(name) {
             true => self,
             false => Self::F32,

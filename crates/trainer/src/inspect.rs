@@ -11,7 +11,7 @@ use crate::config::DeviceName;
 use crate::error::TrainError;
 use crate::memory::{self, MemoryEstimate, TrainingShape};
 use crate::parameters::{self, ParameterInfo};
-use crate::plan::{check_dtype, check_max_length, halves_of_full};
+use crate::plan::{check_dtype, check_frozen, check_max_length};
 use crate::record::ParameterCounts;
 use crate::system;
 
@@ -83,9 +83,7 @@ const MAX_LABELS: usize = 1 << 16;
 impl InspectConfig {
     /// The model's configuration, which the values fit.
     fn check(&self) -> Result<ModelConfig, TrainError> {
-        if self.dtype.is_half() && self.method == Method::Full {
-            return Err(halves_of_full(self.dtype));
-        }
+        check_frozen(self.dtype, self.method)?;
         check_dtype(self.dtype, self.device)?;
         if self.labels > MAX_LABELS {
             let reason = format!("more than {MAX_LABELS} is taken for a slip");
@@ -143,7 +141,6 @@ pub fn estimate(config: &InspectConfig) -> Result<Forecast, TrainError> {
 /// When it cannot be loaded or the adapter does not fit it.
 pub fn inspect(config: &InspectConfig) -> Result<Inspection, TrainError> {
     let model_config = config.check()?;
-    check_dtype(config.dtype, config.device)?;
     let device = config.device.open()?.autodiff();
     let options = LoadOptions {
         num_labels: config.labels,

@@ -56,9 +56,7 @@ impl RunConfig {
         check_rates(&self)?;
         check_order(&self)?;
         check_dtype(self.dtype, self.device)?;
-        if self.dtype.is_half() && self.method == Method::Full {
-            return Err(halves_of_full(self.dtype));
-        }
+        check_frozen(self.dtype, self.method)?;
         let model = ModelConfig::from_dir(&self.model)?;
         let init = resolve_adapter(&mut self, &model)?;
         let branch = position_branch(&self)?;
@@ -80,13 +78,16 @@ pub(crate) fn check_dtype(dtype: Dtype, device: DeviceName) -> Result<(), TrainE
     Ok(())
 }
 
-/// The error for halves where all weights are trained.
-pub(crate) fn halves_of_full(dtype: Dtype) -> TrainError {
-    TrainError::config(
+/// Halves need a base that the method leaves frozen.
+pub(crate) fn check_frozen(dtype: Dtype, method: Method) -> Result<(), TrainError> {
+    if !dtype.is_half() || method != Method::Full {
+        return Ok(());
+    }
+    Err(TrainError::config(
         "dtype",
         dtype,
         "it is for a base that stays frozen, and --method full trains all of it; give f32, or another method",
-    )
+    ))
 }
 
 fn check_counts(config: &RunConfig) -> Result<(), TrainError> {

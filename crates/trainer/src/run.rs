@@ -143,6 +143,7 @@ impl<'a> Run<'a> {
                 return Err(error);
             }
         };
+        self.journal.progress.loss_scale = self.stepper.loss_scale();
         let seconds = start.elapsed().as_secs_f64();
         self.trained_here.0 += outcome.rows as u64;
         self.trained_here.1 += seconds;
@@ -261,7 +262,6 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.journal.sync()?;
-        self.journal.progress.loss_scale = self.stepper.loss_scale();
         let progress = &self.journal.progress;
         state::save(self.output, progress, &tensors, self.stepper.optimizer())?;
         self.save_cost = start.elapsed().as_secs_f64();
@@ -282,7 +282,6 @@ impl<'a> Run<'a> {
         observer: &mut dyn Observer,
     ) -> Result<RunRecord, TrainError> {
         self.journal.sync()?;
-        self.journal.progress.loss_scale = self.stepper.loss_scale();
         let plan = self.plan;
         let record = self
             .journal

@@ -341,11 +341,7 @@ impl Case {
             status.success(),
             "a run of `bench --estimate` failed: {status}"
         );
-        let path = output.join("run.json");
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        let record: RunRecord = serde_json::from_str(&text)
-            .with_context(|| format!("{} is no run record", path.display()))?;
+        let record = RunRecord::read(&output.join(RunRecord::FILE))?;
         Ok(record.peak_memory_bytes)
     }
 

@@ -19,7 +19,7 @@ pub use tools::{
     AdapterFormat, ConvertArgs, EvalArgs, InitArgs, InspectArgs, MergeArgs, PredictArgs,
     SubmitArgs, TaskModel,
 };
-pub use train::{LogFormat, LoraArgs, RecipeArgs, TrainArgs};
+pub use train::{LogFormat, LoraArgs, MemoryArgs, RecipeArgs, TrainArgs};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())

@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use lowburn_glue::Task;
-use lowburn_models::{Dtype, LoraPositionBranch, Method};
+use lowburn_models::{LoraPositionBranch, Method};
 
-use super::{BatchArgs, Common, LoraArgs, ModelArgs, NewCheckpointArgs};
+use super::{BatchArgs, Common, LoraArgs, MemoryArgs, ModelArgs, NewCheckpointArgs};
 
 /// `lowburn eval`.
 #[derive(Debug, Clone, Args)]
@@ -230,19 +230,9 @@ pub struct InspectArgs {
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,
-    /// For the estimate of memory: only what goes into each layer is kept, and the rest is computed again in the
-    /// backward pass
-    #[arg(long, help_heading = "Machine")]
-    pub checkpoint_activations: bool,
-    /// How the frozen base is stored: bf16 and f16 take half the memory; adapter, head, optimiser and loss stay f32.
-    /// Not with --method full, which freezes nothing
-    #[arg(
-        long,
-        value_name = "f32|bf16|f16",
-        default_value_t,
-        help_heading = "Machine"
-    )]
-    pub dtype: Dtype,
+    /// The memory.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// The machine.
     #[command(flatten)]
     pub common: Common,

@@ -53,22 +53,26 @@ pub struct TrainArgs {
     /// The recipe.
     #[command(flatten)]
     pub recipe: RecipeArgs,
-    /// Use much less memory and about half more time: keep only what goes into each layer, and
-    /// compute the rest again in the backward pass; the result is the same, bit for bit
-    #[arg(long, help_heading = "Machine")]
-    pub checkpoint_activations: bool,
-    /// How the frozen base is stored: bf16 and f16 take half the memory; adapter, head, optimiser and loss stay f32. Not with
-    /// --method full, which freezes nothing
-    #[arg(
-        long,
-        value_name = "f32|bf16|f16",
-        default_value_t,
-        help_heading = "Machine"
-    )]
-    pub dtype: Dtype,
+    /// The memory.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// The machine.
     #[command(flatten)]
     pub common: Common,
+}
+
+/// What a run may do for less memory.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Machine")]
+pub struct MemoryArgs {
+    /// Use much less memory and about half more time: keep only what goes into each layer, and
+    /// compute the rest again in the backward pass; the result is the same, bit for bit
+    #[arg(long)]
+    pub checkpoint_activations: bool,
+    /// How the frozen base is stored: bf16 and f16 take half the memory; adapter, head, optimiser and loss stay f32.
+    /// Not with --method full, which freezes nothing
+    #[arg(long, value_name = "f32|bf16|f16", default_value_t)]
+    pub dtype: Dtype,
 }
 
 /// Another form of the log.

@@ -1,6 +1,6 @@
 //! `lowburn inspect`.
 
-use lowburn_models::{Dtype, Method, ModelConfig, is_factor, is_head};
+use lowburn_models::{Dtype, Method, ModelConfig};
 use lowburn_trainer::{
     Forecast, InspectConfig, Inspection, MemoryEstimate, ParameterRow, estimate, inspect,
 };
@@ -26,8 +26,8 @@ pub(super) fn execute(args: &InspectArgs) -> anyhow::Result<()> {
         batch_size: args.batch_size,
         max_length,
         accumulate: args.accumulate,
-        dtype: args.dtype,
-        checkpoint_activations: args.checkpoint_activations,
+        dtype: args.memory.dtype,
+        checkpoint_activations: args.memory.checkpoint_activations,
         evaluation_rows: args.evaluation_rows,
         device: args.common.device,
     };
@@ -100,8 +100,10 @@ fn table(inspection: &Inspection, config: &InspectConfig) -> String {
 
 /// Bytes of equal parameters: frozen matrices of the encoder are in `dtype`, all else in f32.
 fn stored(row: &ParameterRow, dtype: Dtype) -> u64 {
-    let own = row.trainable || row.shape.len() < 2 || is_head(&row.name) || is_factor(&row.name);
-    let of = if own { Dtype::F32 } else { dtype };
+    let of = match row.trainable {
+        true => Dtype::F32,
+        false => dtype.of(&row.name, row.shape.len()),
+    };
     of.bytes() as u64 * row.parameters as u64
 }
 

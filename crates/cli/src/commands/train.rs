@@ -81,8 +81,8 @@ pub fn train_config(args: &TrainArgs) -> anyhow::Result<RunConfig> {
         eval_every: recipe.eval_every,
         device: args.common.device,
         threads: args.common.threads,
-        checkpoint_activations: args.checkpoint_activations,
-        dtype: args.dtype,
+        checkpoint_activations: args.memory.checkpoint_activations,
+        dtype: args.memory.dtype,
     })
 }
 

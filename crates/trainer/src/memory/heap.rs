@@ -1,22 +1,18 @@
 //! The memory of a process, block by block, as the program's page pool (`lowburn_kernels::PagePool`) keeps it.
 //!
-//! Sizes and rules are the pool's: a block of 128 KiB or more has a size of its class, an eighth of a power of two
+//! Sizes and rules are the pool's own: a block of 128 KiB or more has a size of its class, an eighth of a power of two
 //! from the next; one that is given back is kept for the next of its class; and what is kept and in use together stays
 //! below the most that was ever in use and a slack. Pages count from when they are written to when they go back to
 //! the system, in pieces of 2 MB where the block is large enough for huge pages.
 
 use std::rc::Rc;
 
+use lowburn_kernels::pool::{HUGE, PAGE, SLACK, class, size_of};
+
 use super::Phase;
 
 /// Bytes of an f32.
 pub(super) const NUMBER: u64 = 4;
-
-const SMALLEST: u64 = 128 << 10;
-const STEPS: u64 = 8;
-const PAGE: u64 = 4 << 10;
-const HUGE: u64 = 2 << 20;
-const SLACK: u64 = 64 << 20;
 
 /// Larger than any memory: what is beyond counts as so much, and sums do not overflow.
 const LARGEST: u64 = 1 << 50;
@@ -223,24 +219,6 @@ fn sum(parts: &[u64; PARTS]) -> u64 {
         .fold(0, |sum: u64, part| sum.saturating_add(*part))
 }
 
-/// The class of a block; `None` for a small one.
-fn class(bytes: u64) -> Option<usize> {
-    if bytes < SMALLEST {
-        return None;
-    }
-    let power = u64::from((bytes / SMALLEST).ilog2());
-    let base = SMALLEST << power;
-    let step = (bytes - base).div_ceil(base / STEPS);
-    Some((power * STEPS + step) as usize)
-}
-
-/// Bytes of the blocks of a class.
-fn size_of(class: usize) -> u64 {
-    let (power, step) = (class as u64 / STEPS, class as u64 % STEPS);
-    let base = SMALLEST << power;
-    base + step * (base / STEPS)
-}
-
 /// Bytes in memory when the first `written` ones of a block were written.
 fn touched(written: u64, size: u64) -> u64 {
     let huge = match size < HUGE {
@@ -255,6 +233,8 @@ fn touched(written: u64, size: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use lowburn_kernels::pool::SMALLEST;
+
     use super::*;
 
     const MB: u64 = 1 << 20;
