@@ -76,6 +76,13 @@ pub fn product_seconds() -> f64 {
     flex::product_seconds()
 }
 
+/// Bytes that a fused product of f32 matrices [m, k] x [k, n] works in beside its operands and its result, on this processor;
+/// `turned` says that the right operand is the transpose of a dense matrix, as a weight is in a backward pass. For whoever
+/// predicts the memory of a program.
+pub fn product_workspace(m: usize, k: usize, n: usize, turned: bool) -> u64 {
+    flex::product_workspace([m, n, k], turned) as u64
+}
+
 /// y = x W + b. The weight may be of halves (bf16, f16) where it is frozen: the product is then in the numbers of `x`.
 ///
 /// # Shapes

@@ -1,11 +1,11 @@
 //! y = x W + b + s drop(x) A B, and its gradients, as matrix products with as few passes as possible.
 
 use burn::tensor::Shape;
-use burn_flex::{FlexTensor, Layout};
+use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::buffer::{Out, contiguous, for_row_blocks, rows_per_task, tensor, values, written};
-use super::meter::counted;
+use super::product::{Matrix, Start, is_dense, multiplied, product};
 use super::simd::multiversion;
 use super::widen::widened;
 use crate::backend::{LinearGradients, LinearNeeds, LoraScale};
@@ -13,98 +13,6 @@ use crate::random::Dropout;
 
 /// Ranks up to this are added while the output is first written; above it a product is faster.
 const SMALL_RANK: usize = 32;
-
-/// A dense matrix, possibly read as its transpose.
-#[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    data: &'a [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: isize,
-    col_stride: isize,
-}
-
-impl<'a> Matrix<'a> {
-    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        assert_eq!(data.len(), rows * cols);
-        Self {
-            data,
-            rows,
-            cols,
-            row_stride: cols as isize,
-            col_stride: 1,
-        }
-    }
-
-    /// A two-dimensional tensor as it lies in memory: dense, or the transpose of a dense one.
-    fn view(x: &'a FlexTensor) -> Option<Self> {
-        let layout = x.layout();
-        let [rows, cols] = [layout.shape()[0], layout.shape()[1]];
-        let start = layout.start_offset();
-        let strides = layout.strides();
-        is_dense(layout).then(|| Self {
-            data: &x.storage::<f32>()[start..start + rows * cols],
-            rows,
-            cols,
-            row_stride: strides[0],
-            col_stride: strides[1],
-        })
-    }
-
-    pub(crate) fn transposed(self) -> Self {
-        Self {
-            data: self.data,
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-        }
-    }
-}
-
-/// out = a b, or out += a b, over all threads. `out` is dense [a.rows, b.cols].
-///
-/// # Safety
-/// `out` points to that many elements, initialised when `accumulate`.
-pub(crate) unsafe fn product(out: Out, a: Matrix<'_>, b: Matrix<'_>, scale: f32, accumulate: bool) {
-    assert_eq!(a.cols, b.rows);
-    let (m, n, k) = (a.rows, b.cols, a.cols);
-    let (parallelism, threads) = if m * n * k >= 1 << 18 {
-        (gemm::Parallelism::Rayon(0), rayon::current_num_threads())
-    } else {
-        (gemm::Parallelism::None, 1)
-    };
-    // SAFETY: the matrices' sizes match their slices, the destination is the caller's promise.
-    counted(threads, || unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.0,
-            1,
-            n as isize,
-            accumulate,
-            a.data.as_ptr(),
-            a.col_stride,
-            a.row_stride,
-            b.data.as_ptr(),
-            b.col_stride,
-            b.row_stride,
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            parallelism,
-        );
-    });
-}
-
-/// A new matrix a b (times `scale`).
-pub(crate) fn multiplied(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Vec<f32> {
-    // SAFETY: the product writes every element.
-    unsafe { written(a.rows * b.cols, |out| product(out, a, b, scale, false)) }
-}
 
 multiversion! {
     /// Writes bias + scale t B into the rows of `out`; t is [rows, rank], B is [rank, width].
@@ -165,9 +73,8 @@ unsafe fn prefill(
     rows: usize,
     width: usize,
     bias: Option<&[f32]>,
-    low_rank: Option<(&[f32], &[f32], f32)>,
+    (t, b, scale): (&[f32], &[f32], f32),
 ) {
-    let (t, b, scale) = low_rank.unwrap_or((&[], &[], 0.0));
     let rank = b.len() / width.max(1);
     let (small, large) = if rank > SMALL_RANK {
         (0, rank)
@@ -189,10 +96,10 @@ unsafe fn prefill(
         unsafe {
             product(
                 out,
+                Start::Add,
                 Matrix::new(t, rows, rank),
                 Matrix::new(b, rank, width),
                 scale,
-                true,
             )
         };
     }
@@ -208,7 +115,7 @@ pub(crate) fn forward(
     let x = contiguous(x);
     let weight = viewable(weight);
     let w = Matrix::view(&weight).expect("made viewable");
-    let (inputs, outputs) = (w.rows, w.cols);
+    let (inputs, outputs) = (w.rows(), w.cols());
     let rows = rows_of(&x, inputs, "x", "the weight's rows");
     let x_matrix = Matrix::new(values(&x), rows, inputs);
     let bias = bias.map(contiguous);
@@ -216,7 +123,7 @@ pub(crate) fn forward(
     let mut storage = Vec::new();
     let low_rank = lora.as_ref().map(|(a, b, lora)| {
         let rank = a.layout().shape()[1];
-        let input = dropped(x_matrix.data, lora.dropout, &mut storage);
+        let input = dropped(x_matrix.data(), lora.dropout, &mut storage);
         let t = multiplied(
             Matrix::new(input, rows, inputs),
             Matrix::new(values(a), inputs, rank),
@@ -224,17 +131,19 @@ pub(crate) fn forward(
         );
         (t, values(b), lora.scale as f32)
     });
-    let fresh = bias.is_none() && low_rank.is_none();
-    // SAFETY: the prefill or the product writes every element.
+    let bias = bias.as_ref().map(values);
+    // SAFETY: the product writes every element, or adds to the prefill, which did.
     let out = unsafe {
         written(rows * outputs, |out| {
-            if !fresh {
-                let low_rank = low_rank
-                    .as_ref()
-                    .map(|(t, b, scale)| (t.as_slice(), *b, *scale));
-                prefill(out, rows, outputs, bias.as_ref().map(values), low_rank);
-            }
-            product(out, x_matrix, w, 1.0, !fresh);
+            let start = match (&low_rank, bias) {
+                (Some((t, b, scale)), _) => {
+                    prefill(out, rows, outputs, bias, (t, b, *scale));
+                    Start::Add
+                }
+                (None, Some(bias)) => Start::Bias(bias),
+                (None, None) => Start::Zero,
+            };
+            product(out, start, x_matrix, w, 1.0);
         })
     };
     let mut shape: Vec<usize> = x.layout().shape().to_vec();
@@ -248,14 +157,6 @@ fn rows_of(x: &FlexTensor, width: usize, name: &str, of: &str) -> usize {
     let (last, leading) = shape.split_last().expect("at least one dimension");
     assert_eq!(*last, width, "the last dimension of {name} and {of}");
     leading.iter().product()
-}
-
-/// Whether a matrix, or its transpose, is one piece of memory.
-fn is_dense(layout: &Layout) -> bool {
-    let (shape, strides) = (layout.shape(), layout.strides());
-    let is_row_major =
-        |lines: usize, along: usize| strides[along] == 1 && strides[lines] == shape[along] as isize;
-    is_row_major(0, 1) || is_row_major(1, 0)
 }
 
 /// A weight as a dense matrix of f32. One of halves is copied, for as long as the product takes.
@@ -278,7 +179,7 @@ pub(crate) fn backward(
     let gradient = contiguous(gradient);
     let weight = viewable(weight);
     let w = Matrix::view(&weight).expect("made viewable");
-    let (inputs, outputs) = (w.rows, w.cols);
+    let (inputs, outputs) = (w.rows(), w.cols());
     let rows = rows_of(&gradient, outputs, "the gradient", "the weight's columns");
     let g = Matrix::new(values(&gradient), rows, outputs);
     let x = x.map(contiguous);
@@ -298,7 +199,7 @@ pub(crate) fn backward(
         if needs.a || needs.b {
             let mut storage = Vec::new();
             let x = x_matrix.expect("the input is kept for the adapter");
-            let input = Matrix::new(dropped(x.data, lora.dropout, &mut storage), rows, inputs);
+            let input = Matrix::new(dropped(x.data(), lora.dropout, &mut storage), rows, inputs);
             if needs.b {
                 let t = multiplied(input, a_matrix, 1.0);
                 let t = Matrix::new(&t, rows, rank);
@@ -319,20 +220,20 @@ pub(crate) fn backward(
         lora_dropout = lora.dropout;
     }
     if needs.x {
-        let low_rank = low_rank_gradient
-            .as_ref()
-            .map(|(dt, a)| (dt.as_slice(), a.as_slice(), 1.0));
-        let fresh = low_rank.is_none();
-        // SAFETY: the prefill or the product writes every element.
+        // SAFETY: the product writes every element, or adds to the prefill, which did.
         let dx = unsafe {
             written(rows * inputs, |out| {
-                if !fresh {
-                    prefill(out, rows, inputs, None, low_rank);
-                    if !lora_dropout.is_none() {
-                        drop_in_place(out.slice(0, rows * inputs), lora_dropout);
+                let start = match &low_rank_gradient {
+                    Some((dt, a)) => {
+                        prefill(out, rows, inputs, None, (dt, a, 1.0));
+                        if !lora_dropout.is_none() {
+                            drop_in_place(out.slice(0, rows * inputs), lora_dropout);
+                        }
+                        Start::Add
                     }
-                }
-                product(out, g, w.transposed(), 1.0, !fresh);
+                    None => Start::Zero,
+                };
+                product(out, start, g, w.transposed(), 1.0);
             })
         };
         let mut shape: Vec<usize> = gradient.layout().shape().to_vec();
@@ -347,7 +248,7 @@ pub(crate) fn backward(
         ));
     }
     if needs.bias {
-        result.bias = Some(tensor(sum_rows(g.data, outputs), [outputs]));
+        result.bias = Some(tensor(sum_rows(g.data(), outputs), [outputs]));
     }
     result
 }

@@ -8,12 +8,14 @@ mod heads;
 mod linear;
 mod meter;
 mod norm;
+mod product;
 mod relative;
 pub(crate) mod simd;
 mod unfold;
 mod widen;
 
 pub(crate) use meter::seconds as product_seconds;
+pub(crate) use product::workspace as product_workspace;
 
 use burn_flex::{Flex, FlexTensor};
 

@@ -107,7 +107,7 @@ impl Tape {
         let low = adapted.then(|| self.fresh(rows.saturating_mul(linear.rank), Part::Buffers));
         let numbers = rows.saturating_mul(linear.outputs);
         let block = self.fresh(numbers, Part::Activations);
-        self.pack_weight(linear.inputs, linear.outputs);
+        self.pack([rows, linear.inputs, linear.outputs], true);
         self.drop_all([dropped, low, wide].into_iter().flatten());
         let output = self.value(block, numbers, x.depth + 1, tracked);
         if tracked {

@@ -115,7 +115,7 @@ impl Tape {
         }
         let own = product.x.map(|node| {
             let own = self.fresh(rows.saturating_mul(inputs), Part::Activations);
-            self.pack_weight(outputs, inputs);
+            self.pack([rows, outputs, inputs], false);
             (node, own)
         });
         if linear.weight {
@@ -126,7 +126,7 @@ impl Tape {
                 inputs.saturating_mul(outputs),
                 copied,
             );
-            self.pack(rows, inputs);
+            self.pack([inputs, rows, outputs], false);
         }
         self.drop_all(passing);
         self.drop_all(wide);

@@ -1,25 +1,20 @@
 //! Memory that operations work in: packed operands of products, weights in f32, the scores of an attention.
 
+use lowburn_kernels::product_workspace;
+
 use super::heap::{NUMBER, Part, Shared};
 use super::sizes::Linear;
 use super::tape::Tape;
 
-/// Inner extent that products of matrices pack at a time.
-const DEPTH: u64 = 512;
-
-/// Outputs up to which a product packs its weight.
-const NARROW: u64 = 768;
-
 impl Tape {
-    /// What a product with a weight `[inner, outputs]` packs.
-    pub(super) fn pack_weight(&mut self, inner: u64, outputs: u64) {
-        self.pack(inner, outputs.min(NARROW));
-    }
-
-    /// What a product packs of an operand `[inner, side]`.
-    pub(super) fn pack(&mut self, inner: u64, side: u64) {
-        let numbers = inner.min(DEPTH).saturating_mul(side);
-        self.heap.pass(numbers.saturating_mul(NUMBER));
+    /// What a product `[rows, inner]` x `[inner, columns]` packs; the right operand is a dense matrix or, `turned`, its transpose.
+    pub(super) fn pack(&mut self, [rows, inner, columns]: [u64; 3], turned: bool) {
+        let sizes = [rows, inner, columns].map(usize::try_from);
+        // Sizes that no memory holds are refused elsewhere.
+        if let [Ok(rows), Ok(inner), Ok(columns)] = sizes {
+            self.heap
+                .pass(product_workspace(rows, inner, columns, turned));
+        }
     }
 
     /// The weight in f32 for as long as a product takes, where it is stored in 16 bit.
