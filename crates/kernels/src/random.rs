@@ -59,13 +59,16 @@ impl Dropout {
 /// A [`Dropout`] made ready for the inner loop.
 #[derive(Clone, Copy)]
 pub(crate) struct Mask {
-    low: u32,
-    high: u32,
-    threshold: u32,
-    keep: f32,
+    pub(crate) low: u32,
+    pub(crate) high: u32,
+    pub(crate) threshold: u32,
+    pub(crate) keep: f32,
 }
 
 impl Mask {
+    /// What [`mix`] multiplies by.
+    pub(crate) const FACTORS: [u32; 2] = [0x7feb_352d, 0x846c_a68b];
+
     /// The factor at a position: 0 where the element is dropped, 1 / (1 - p) elsewhere.
     #[inline(always)]
     pub(crate) fn factor(&self, position: u32) -> f32 {
@@ -83,9 +86,9 @@ impl Mask {
 #[inline(always)]
 fn mix(mut x: u32) -> u32 {
     x ^= x >> 16;
-    x = x.wrapping_mul(0x7feb_352d);
+    x = x.wrapping_mul(Mask::FACTORS[0]);
     x ^= x >> 15;
-    x = x.wrapping_mul(0x846c_a68b);
+    x = x.wrapping_mul(Mask::FACTORS[1]);
     x ^ (x >> 16)
 }
 

@@ -4,7 +4,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::buffer::{for_row_blocks, tensor, values, written};
-use super::linear::write_dropped;
+use super::low_rank::write_dropped;
 use super::simd::{exp, multiversion};
 use crate::random::Dropout;
 
@@ -125,7 +125,7 @@ pub(crate) fn dropout(mut x: FlexTensor, dropout: Dropout) -> FlexTensor {
     }
     let whole = x.layout().start_offset() == 0;
     if let Some(storage) = x.try_storage_mut::<f32>().filter(|_| whole) {
-        super::linear::drop_in_place(storage, dropout);
+        super::low_rank::drop_in_place(storage, dropout);
         return x;
     }
     let input = values(&x);

@@ -6,10 +6,11 @@ use rayon::prelude::*;
 
 use super::buffer::{Out, tensor, values, written};
 use super::heads::{
-    Head, checked_width, content_scores, heads, small_product, softmax_gradient_rows, softmax_rows,
+    Head, checked_width, content_scores, heads, softmax_gradient_rows, softmax_rows,
     with_scratch,
 };
-use super::linear::scale_by_mask as drop_in_stream;
+use super::low_rank::scale_by_mask as drop_in_stream;
+use super::product::small_product;
 use crate::backend::AttentionShape;
 use crate::random::Dropout;
 
@@ -44,7 +45,7 @@ unsafe fn forward_head(
     scale: f32,
     dropout: Dropout,
 ) {
-    let stride = head.stride as isize;
+    let stride = head.stride;
     with_scratch(head.queries * head.keys, |p| {
         content_scores(p, head, q, k, scale);
         softmax_rows(p, head.keys);
@@ -56,7 +57,7 @@ unsafe fn forward_head(
             small_product(
                 [head.queries, head.size, head.keys],
                 (out.at(head.q), stride),
-                (p.as_ptr(), head.keys as isize, 1),
+                (p.as_ptr(), head.keys, 1),
                 (v.as_ptr().wrapping_add(head.k), stride, 1),
                 1.0,
                 false,
@@ -120,9 +121,9 @@ struct Inputs<'a> {
 /// # Safety
 /// The outputs are allocations like q, k and v, and nobody else writes this head's columns.
 unsafe fn backward_head([dq, dk, dv]: [Out; 3], head: &Head, input: &Inputs<'_>) {
-    let stride = head.stride as isize;
+    let stride = head.stride;
     let (m, n, d) = (head.queries, head.keys, head.size);
-    let keys = n as isize;
+    let keys = n;
     with_scratch(3 * m * n, |scratch| {
         let (p, rest) = scratch.split_at_mut(m * n);
         let (kept, ds) = rest.split_at_mut(m * n);

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use burn_flex::FlexTensor;
 
-use super::meter::counted;
+use super::product::small_product;
 use super::simd::{dot, exp, max, multiversion, sum};
 use crate::backend::AttentionShape;
 
@@ -62,49 +62,6 @@ pub(super) fn heads(shape: &AttentionShape, stride: usize) -> Vec<Head> {
     heads
 }
 
-/// An operand inside a larger buffer: (pointer, row stride, column stride).
-pub(super) type Operand = (*const f32, isize, isize);
-
-/// dst = product of lhs [m, k] and rhs [k, n], times `scale`; dst += it when `accumulate`.
-///
-/// # Safety
-/// All three lie inside their allocations; nobody else writes to `dst`, and it is initialised when
-/// `accumulate`.
-pub(super) unsafe fn small_product(
-    size: [usize; 3],
-    dst: (*mut f32, isize),
-    lhs: Operand,
-    rhs: Operand,
-    scale: f32,
-    accumulate: bool,
-) {
-    let [m, n, k] = size;
-    // SAFETY: promised by the caller.
-    counted(1, || unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            dst.0,
-            1,
-            dst.1,
-            accumulate,
-            lhs.0,
-            lhs.2,
-            lhs.1,
-            rhs.0,
-            rhs.2,
-            rhs.1,
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    });
-}
-
 multiversion! {
     /// The softmax of every row of `scores`, in place.
     pub(super) fn softmax_rows(scores: &mut [f32], keys: usize) {
@@ -135,12 +92,12 @@ multiversion! {
 
 /// scores = q k^T scale of one head, dense [queries, keys].
 pub(super) fn content_scores(out: &mut [f32], head: &Head, q: &[f32], k: &[f32], scale: f32) {
-    let stride = head.stride as isize;
+    let stride = head.stride;
     // SAFETY: the head's rows lie inside q and k by construction.
     unsafe {
         small_product(
             [head.queries, head.keys, head.size],
-            (out.as_mut_ptr(), head.keys as isize),
+            (out.as_mut_ptr(), head.keys),
             (q.as_ptr().wrapping_add(head.q), stride, 1),
             (k.as_ptr().wrapping_add(head.k), 1, stride),
             scale,

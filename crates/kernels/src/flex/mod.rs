@@ -6,6 +6,7 @@ mod buffer;
 mod disentangled;
 mod heads;
 mod linear;
+mod low_rank;
 mod meter;
 mod norm;
 mod product;

@@ -10,8 +10,9 @@ use rayon::prelude::*;
 use super::band::{Band, Meets};
 use super::{Inputs, probabilities};
 use crate::flex::buffer::{Out, for_row_blocks, tensor, values, written};
-use crate::flex::heads::{Head, heads, small_product, softmax_gradient_rows, with_scratch};
-use crate::flex::linear::scale_by_mask as drop_in_stream;
+use crate::flex::heads::{Head, heads, softmax_gradient_rows, with_scratch};
+use crate::flex::low_rank::scale_by_mask as drop_in_stream;
+use crate::flex::product::small_product;
 use crate::relative::{ContentAndPosition, PositionGradients, RelativeShape};
 
 /// Groups of a batch's rows whose contributions to a table's gradient are summed apart.
@@ -105,7 +106,7 @@ fn sum_groups(partial: &[f32], table: usize, width: usize) -> Vec<f32> {
 /// # Safety
 /// The outputs are allocations like the inputs, and nobody else writes this head's columns.
 unsafe fn backward_head(out: &Outputs, head: &Head, gradient: &[f32], input: &Inputs<'_>) {
-    let (stride, keys) = (head.stride as isize, head.keys as isize);
+    let (stride, keys) = (head.stride, head.keys);
     let (m, n, d) = (head.queries, head.keys, head.size);
     let [dq, dk, dv] = out.content;
     let dropout = input.shape.dropout;
@@ -160,7 +161,7 @@ unsafe fn position_gradients(
     band: &mut [f32],
     input: &Inputs<'_>,
 ) {
-    let (stride, index) = (head.stride as isize, &input.shape.index);
+    let (stride, index) = (head.stride, &input.shape.index);
     let [dq, dk, _] = out.content;
     for (place, meets, table) in input.tables() {
         let tokens = input.tokens(meets);
@@ -175,7 +176,7 @@ unsafe fn position_gradients(
             let (offset, range, rows) = (
                 block.offset(head),
                 block.table_offset(head),
-                block.rows as isize,
+                block.rows,
             );
             let size = [block.tokens, head.size, block.rows];
             let right = (table[range..].as_ptr(), stride, 1);

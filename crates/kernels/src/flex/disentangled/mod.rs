@@ -11,9 +11,10 @@ use rayon::prelude::*;
 
 use super::buffer::{Out, tensor, values, written};
 use super::heads::{
-    Head, checked_width, content_scores, heads, small_product, softmax_rows, with_scratch,
+    Head, checked_width, content_scores, heads, softmax_rows, with_scratch,
 };
-use super::linear::scale_by_mask as drop_in_stream;
+use super::low_rank::scale_by_mask as drop_in_stream;
+use super::product::small_product;
 use crate::relative::{ContentAndPosition, RelativeShape};
 pub(crate) use backward::backward;
 use band::{BLOCK, Band, Meets};
@@ -72,7 +73,7 @@ impl<'a> Inputs<'a> {
 
 /// The probabilities of one head before dropout, dense [queries, keys]. `band` is scratch.
 fn probabilities(out: &mut [f32], band: &mut [f32], head: &Head, input: &Inputs<'_>) {
-    let (stride, index) = (head.stride as isize, &input.shape.index);
+    let (stride, index) = (head.stride, &input.shape.index);
     content_scores(out, head, input.q, input.k, input.scale());
     for (_, meets, table) in input.tables() {
         for block in Band::all(meets, head, index) {
@@ -83,7 +84,7 @@ fn probabilities(out: &mut [f32], band: &mut [f32], head: &Head, input: &Inputs<
             unsafe {
                 small_product(
                     [block.tokens, block.rows, head.size],
-                    (band.as_mut_ptr(), block.rows as isize),
+                    (band.as_mut_ptr(), block.rows),
                     (tokens, stride, 1),
                     (rows, 1, stride),
                     input.scale(),
@@ -113,7 +114,7 @@ pub(crate) fn forward(input: &ContentAndPosition<Flex>, shape: &RelativeShape) -
 /// # Safety
 /// `out` is an allocation like q, and nobody else writes this head's columns.
 unsafe fn forward_head(out: Out, head: &Head, input: &Inputs<'_>) {
-    let stride = head.stride as isize;
+    let stride = head.stride;
     let scores = head.queries * head.keys;
     with_scratch(scores + input.band_len(), |scratch| {
         let (p, band) = scratch.split_at_mut(scores);
@@ -126,7 +127,7 @@ unsafe fn forward_head(out: Out, head: &Head, input: &Inputs<'_>) {
             small_product(
                 [head.queries, head.size, head.keys],
                 (out.at(head.q), stride),
-                (p.as_ptr(), head.keys as isize, 1),
+                (p.as_ptr(), head.keys, 1),
                 (input.v.as_ptr().wrapping_add(head.k), stride, 1),
                 1.0,
                 false,

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::pack::{Source, pack};
 use super::tile::{Begin, COLS, Goal, LANES, Place, ROWS, TILE, tile};
-use super::{Matrix, Start};
+use super::{Matrix, Operand, Start};
 use crate::flex::buffer::Out;
 
 /// Steps of the depth in one block: a tile of a of this depth (24 KiB) fits the first cache, a few of each sum the second.
@@ -385,12 +385,74 @@ impl<const GRID: usize> Job<'_, GRID> {
         // SAFETY: promised by the caller; the places end with the result.
         unsafe {
             match *step.parts {
-                [one] => tile(rows, cut.depth, a, b, &[goal(one)]),
-                [one, two] => tile(rows, cut.depth, a, b, &[goal(one), goal(two)]),
+                [one] => tile((rows, cols), cut.depth, a, b, &[goal(one)]),
+                [one, two] => tile((rows, cols), cut.depth, a, b, &[goal(one), goal(two)]),
                 _ => unreachable!("a product adds to one block or two"),
             }
         }
     }
+}
+
+/// dst = lhs rhs times `scale`, or dst += it, on the calling thread: for small products, many of which run beside each other. b is packed
+/// once, a tile by tile.
+///
+/// # Safety
+/// As for [`super::small_product`]; and the processor has AVX-512.
+pub(super) unsafe fn alone(
+    [m, n, k]: [usize; 3],
+    dst: (*mut f32, usize),
+    lhs: Operand,
+    rhs: Operand,
+    scale: f32,
+    accumulate: bool,
+) {
+    let side = |operand: Operand, [across, along]: [usize; 2], width| Source {
+        data: operand.0,
+        across,
+        along,
+        width,
+        depth: k,
+        block_width: width,
+        block_depth: k,
+        along_first: false,
+    };
+    let a = side(lhs, [lhs.1, lhs.2], m);
+    let b = side(rhs, [rhs.2, rhs.1], n);
+    let panels = n.div_ceil(COLS);
+    let begin = if accumulate { Begin::Add } else { Begin::Zero };
+    with_scratch(k * (LANES + panels * COLS), |a_panel| {
+        let b_panels = a_panel.wrapping_add(k * LANES);
+        let b_at = |panel: usize| b_panels.wrapping_add(panel * k * COLS);
+        // SAFETY: the scratch memory has room for a tile of a and all of b; places end with the result.
+        unsafe {
+            for lane in 0..n.div_ceil(LANES) {
+                let to = b_at(lane / 2).wrapping_add(lane % 2 * LANES);
+                pack::<1>(&b, (lane * LANES, LANES), COLS, |_| to);
+            }
+            for row in (0..m).step_by(ROWS) {
+                let rows = (m - row).min(ROWS);
+                pack::<1>(&a, (row, ROWS), LANES, |_| a_panel);
+                for panel in 0..panels {
+                    let col = panel * COLS;
+                    let cols = (n - col).min(COLS);
+                    let place = Place {
+                        out: dst.0.wrapping_add(row * dst.1 + col),
+                        stride: dst.1,
+                        rows,
+                        cols,
+                        begin,
+                    };
+                    let goal = Goal {
+                        sum: dst.0,
+                        scale,
+                        first: true,
+                        last: Some(place),
+                    };
+                    tile((rows, cols), k, a_panel, b_at(panel), &[goal]);
+                }
+            }
+        }
+    });
 }
 
 /// Lends `len` elements of this thread's scratch memory, from the border of a cache line on.

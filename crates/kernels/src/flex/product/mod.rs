@@ -15,12 +15,15 @@ mod blocked;
 #[cfg(target_arch = "x86_64")]
 mod pack;
 #[cfg(target_arch = "x86_64")]
+mod thin;
+#[cfg(target_arch = "x86_64")]
 mod tile;
 
 use burn_flex::{FlexTensor, Layout};
 
 use super::buffer::{Out, for_row_blocks, written};
 use super::meter::counted;
+use crate::random::Dropout;
 
 /// A dense matrix, possibly read as its transpose.
 #[derive(Clone, Copy)]
@@ -138,6 +141,58 @@ pub(crate) unsafe fn product(out: Out, start: Start<'_>, a: Matrix<'_>, b: Matri
     });
 }
 
+/// An operand inside a larger buffer: (pointer, from row to row, from column to column), one of which is 1.
+pub(crate) type Operand = (*const f32, usize, usize);
+
+/// dst = product of lhs [m, k] and rhs [k, n], times `scale`; dst += it when `accumulate`. On the calling thread; `dst` is (pointer, from
+/// row to row).
+///
+/// # Safety
+/// All three lie inside their allocations; nobody else writes to `dst`, and it is initialised when
+/// `accumulate`.
+pub(crate) unsafe fn small_product(
+    size: [usize; 3],
+    dst: (*mut f32, usize),
+    lhs: Operand,
+    rhs: Operand,
+    scale: f32,
+    accumulate: bool,
+) {
+    let [m, n, k] = size;
+    // SAFETY: promised by the caller.
+    counted(1, || unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if m >= SMALL_ROWS && n >= SMALL_COLUMNS && k > 0 && blocked::available() {
+            return blocked::alone(size, dst, lhs, rhs, scale, accumulate);
+        }
+        gemm::gemm(
+            m,
+            n,
+            k,
+            dst.0,
+            1,
+            dst.1 as isize,
+            accumulate,
+            lhs.0,
+            lhs.2 as isize,
+            lhs.1 as isize,
+            rhs.0,
+            rhs.2 as isize,
+            rhs.1 as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    });
+}
+
+/// Smaller products on one thread are not worth packing.
+const SMALL_ROWS: usize = 8;
+const SMALL_COLUMNS: usize = 16;
+
 /// How a product is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -231,6 +286,43 @@ unsafe fn by_crate(
             parallelism,
         );
     }
+}
+
+/// Rows of a wide matrix [rows, width], which begin at element `first` of its dropout's stream.
+#[derive(Clone, Copy)]
+pub(crate) struct Block<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) width: usize,
+    pub(crate) first: u32,
+    pub(crate) dropout: Dropout,
+}
+
+/// Whether [`project`] and [`gather`] are there for a matrix of that width and a factor of that rank.
+pub(crate) fn is_thin(width: usize, rank: usize) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return width > 0 && rank > 0 && blocked::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// out [rows, rank] = scale drop(x) factor^T on the calling thread, for a factor [rank, width] that [`is_thin`].
+pub(crate) fn project(out: &mut [f32], wide: Block<'_>, factor: &[f32], scale: f32) {
+    #[cfg(target_arch = "x86_64")]
+    if is_thin(wide.width, factor.len() / wide.width) {
+        // SAFETY: the instructions are there.
+        return counted(1, || unsafe { thin::project(out, wide, factor, scale) });
+    }
+    unreachable!("asked for without the instructions: {} {}", out.len(), scale);
+}
+
+/// out [rank, width] += t^T drop(x) on the calling thread, for t [rows, rank], where it [`is_thin`].
+pub(crate) fn gather(out: &mut [f32], wide: Block<'_>, t: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_thin(wide.width, out.len() / wide.width) {
+        // SAFETY: the instructions are there.
+        return counted(1, || unsafe { thin::gather(out, wide, t) });
+    }
+    unreachable!("asked for without the instructions: {} {}", out.len(), t.len());
 }
 
 /// A new matrix a b (times `scale`).

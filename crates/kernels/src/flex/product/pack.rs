@@ -37,6 +37,7 @@ unsafe impl Sync for Source {}
 
 impl Source {
     /// The block that a matrix calls (row, column), as a part that begins there.
+    #[inline]
     fn block(&self, row: usize, column: usize) -> Self {
         let (u, v) = if self.along_first {
             (column, row)
@@ -80,49 +81,53 @@ pub(super) unsafe fn pack<const GRID: usize>(
     step: usize,
     out: impl Fn(usize) -> *mut f32,
 ) {
-    const EMPTY: Square = Square([MaybeUninit::uninit(); CHUNK * LANES]);
-    let mut squares = [EMPTY; 4];
-    let mut top = 0;
-    while top < source.block_depth {
-        let lines = (source.block_depth - top).min(CHUNK);
-        let mut from = [(std::ptr::null(), 0); 4];
-        for (n, (from, square)) in from
-            .iter_mut()
-            .zip(&mut squares)
-            .enumerate()
-            .take(GRID * GRID)
-        {
-            let block = source.block(n / GRID, n % GRID);
+    if GRID == 1 {
+        for top in (0..source.block_depth).step_by(CHUNK) {
+            let lines = (source.block_depth - top).min(CHUNK);
             // SAFETY: promised by the caller.
-            *from = unsafe { lines_of(&block, (first, count), top, lines, square) };
-        }
-        // SAFETY: each block has so many lines, in the source or in its square.
-        unsafe {
-            if GRID == 1 {
-                for line in 0..lines {
-                    let [a] = read([from[0]], line);
-                    _mm512_store_ps(out(0).add((top + line) * step), a);
-                }
-            } else {
-                let to: [*mut f32; 7] = std::array::from_fn(|n| out(n).wrapping_add(top * step));
-                for line in 0..lines {
-                    let [a, b, c, d] = read(from, line);
-                    let sums = [
-                        _mm512_add_ps(a, d),
-                        _mm512_add_ps(c, d),
-                        a,
-                        d,
-                        _mm512_add_ps(a, b),
-                        _mm512_sub_ps(c, a),
-                        _mm512_sub_ps(b, d),
-                    ];
-                    for (to, sum) in to.into_iter().zip(sums) {
-                        _mm512_store_ps(to.add(line * step), sum);
+            unsafe {
+                let to = out(0).add(top * step);
+                let (from, stride) = lines_of(source, (first, count), (top, lines), (to, step));
+                if from != to.cast_const() {
+                    for line in 0..lines {
+                        let [a] = read([(from, stride)], line);
+                        _mm512_store_ps(to.add(line * step), a);
                     }
                 }
             }
         }
-        top += CHUNK;
+        return;
+    }
+    const EMPTY: Square = Square([MaybeUninit::uninit(); CHUNK * LANES]);
+    let mut squares = [EMPTY; 4];
+    for top in (0..source.block_depth).step_by(CHUNK) {
+        let lines = (source.block_depth - top).min(CHUNK);
+        let mut from = [(std::ptr::null(), 0); 4];
+        for (n, (from, square)) in from.iter_mut().zip(&mut squares).enumerate() {
+            let block = source.block(n / 2, n % 2);
+            let square = (square.0.as_mut_ptr().cast(), LANES);
+            // SAFETY: promised by the caller.
+            *from = unsafe { lines_of(&block, (first, count), (top, lines), square) };
+        }
+        let to: [*mut f32; 7] = std::array::from_fn(|n| out(n).wrapping_add(top * step));
+        for line in 0..lines {
+            // SAFETY: each block has so many lines, in the source or in its square.
+            unsafe {
+                let [a, b, c, d] = read(from, line);
+                let sums = [
+                    _mm512_add_ps(a, d),
+                    _mm512_add_ps(c, d),
+                    a,
+                    d,
+                    _mm512_add_ps(a, b),
+                    _mm512_sub_ps(c, a),
+                    _mm512_sub_ps(b, d),
+                ];
+                for (to, sum) in to.into_iter().zip(sums) {
+                    _mm512_store_ps(to.add(line * step), sum);
+                }
+            }
+        }
     }
 }
 
@@ -136,26 +141,24 @@ unsafe fn read<const N: usize>(from: [(*const f32, usize); N], line: usize) -> [
 }
 
 /// Where the 16 elements from `first` on of the lines from `top` on lie side by side, and how far apart the lines are: in the source where
-/// they do, else in `square`.
+/// they do, else in `place`, which is given in the same way.
 ///
 /// # Safety
-/// As for [`pack`].
+/// As for [`pack`]; the place has room for the lines.
 #[target_feature(enable = "avx512f")]
 #[inline]
 unsafe fn lines_of(
     block: &Source,
     (first, wanted): (usize, usize),
-    top: usize,
-    lines: usize,
-    square: &mut Square,
+    (top, lines): (usize, usize),
+    (to, step): (*mut f32, usize),
 ) -> (*const f32, usize) {
     let width = block.width.saturating_sub(first).min(LANES);
     let depth = block.depth.saturating_sub(top).min(lines);
     let data = block
         .data
         .wrapping_add(first * block.across + top * block.along);
-    let to = square.0.as_mut_ptr().cast::<f32>();
-    // SAFETY: masks and counts end with the block.
+    // SAFETY: masks and counts end with the block, and places with the lines.
     unsafe {
         if block.across == 1 {
             if width == LANES && depth == lines {
@@ -168,7 +171,7 @@ unsafe fn lines_of(
                 } else {
                     _mm512_setzero_ps()
                 };
-                _mm512_store_ps(to.add(line * LANES), values);
+                _mm512_store_ps(to.add(line * step), values);
             }
         } else {
             debug_assert_eq!(block.along, 1);
@@ -185,13 +188,14 @@ unsafe fn lines_of(
                         _mm512_maskz_loadu_ps(mask, from)
                     };
                 }
-                for (line, values) in turned(rows).into_iter().enumerate() {
-                    _mm512_store_ps(to.add((part + line) * LANES), values);
+                let to = to.add(part * step);
+                for (line, values) in turned(rows).into_iter().enumerate().take(lines - part) {
+                    _mm512_store_ps(to.add(line * step), values);
                 }
             }
         }
     }
-    (to, LANES)
+    (to, step)
 }
 
 /// 16 x 16 elements with rows and columns exchanged.

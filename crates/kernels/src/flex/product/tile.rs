@@ -50,46 +50,75 @@ pub(super) struct Goal {
 /// Elements of a tile.
 pub(super) const TILE: usize = ROWS * COLS;
 
-/// Adds scale a b to every goal, for packed a ([depth][16], of which `rows` count) and b ([depth][32]).
+/// Adds scale a b to every goal, for packed a ([depth][16], of which `rows` count) and b ([depth][32], of which `cols` count).
 ///
 /// # Safety
 /// The processor has AVX-512; a, b and the sums begin at a cache line and have `depth` lines and [`TILE`] elements; the
-/// places have no more than `rows` rows and are the caller's, initialised for [`Begin::Add`].
+/// places have no more than `rows` rows and `cols` columns and are the caller's, initialised for [`Begin::Add`].
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn tile(rows: usize, depth: usize, a: *const f32, b: *const f32, goals: &[Goal]) {
+pub(super) unsafe fn tile(
+    (rows, cols): (usize, usize),
+    depth: usize,
+    a: *const f32,
+    b: *const f32,
+    goals: &[Goal],
+) {
     // SAFETY: promised by the caller.
     unsafe {
-        match rows {
-            0..=2 => rows_of::<2>(depth, a, b, goals),
-            3..=4 => rows_of::<4>(depth, a, b, goals),
-            5..=6 => rows_of::<6>(depth, a, b, goals),
-            7..=8 => rows_of::<8>(depth, a, b, goals),
-            9..=10 => rows_of::<10>(depth, a, b, goals),
-            11..=12 => rows_of::<12>(depth, a, b, goals),
-            _ => rows_of::<ROWS>(depth, a, b, goals),
+        if cols <= LANES {
+            columns_of::<1>(rows, depth, a, b, goals);
+        } else {
+            columns_of::<2>(rows, depth, a, b, goals);
         }
     }
 }
 
 /// # Safety
-/// As for [`tile`], with at most M rows.
+/// As for [`tile`], with at most 16 N columns.
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn rows_of<const M: usize>(
+unsafe fn columns_of<const N: usize>(
+    rows: usize,
+    depth: usize,
+    a: *const f32,
+    b: *const f32,
+    goals: &[Goal],
+) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        match rows {
+            0..=2 => block::<2, N>(depth, a, b, goals),
+            3..=4 => block::<4, N>(depth, a, b, goals),
+            5..=6 => block::<6, N>(depth, a, b, goals),
+            7..=8 => block::<8, N>(depth, a, b, goals),
+            9..=10 => block::<10, N>(depth, a, b, goals),
+            11..=12 => block::<12, N>(depth, a, b, goals),
+            _ => block::<ROWS, N>(depth, a, b, goals),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`tile`], with at most M rows and 16 N columns.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn block<const M: usize, const N: usize>(
     depth: usize,
     mut a: *const f32,
     mut b: *const f32,
     goals: &[Goal],
 ) {
     let near = nearby(goals);
-    let mut sums = [[_mm512_setzero_ps(); 2]; M];
+    let mut sums = [[_mm512_setzero_ps(); N]; M];
     for step in 0..depth {
         // SAFETY: a and b have `depth` lines; fetching reads nothing.
         unsafe {
-            let line = [_mm512_load_ps(b), _mm512_load_ps(b.add(LANES))];
-            let ahead = b.wrapping_add(AHEAD * COLS).cast::<i8>();
-            _mm_prefetch::<_MM_HINT_T0>(ahead);
-            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
+            let mut line = [_mm512_setzero_ps(); N];
+            for (j, line) in line.iter_mut().enumerate() {
+                *line = _mm512_load_ps(b.add(j * LANES));
+                let ahead = b.wrapping_add(AHEAD * COLS + j * LANES);
+                _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+            }
             // With the last steps, line by line, what the sums go to.
             let at = (step + 2 * M).saturating_sub(depth);
             for (line, stride) in near {
@@ -98,8 +127,9 @@ unsafe fn rows_of<const M: usize>(
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 let x = _mm512_set1_ps(*a.add(i));
-                sums[0] = _mm512_fmadd_ps(x, line[0], sums[0]);
-                sums[1] = _mm512_fmadd_ps(x, line[1], sums[1]);
+                for (sum, line) in sums.iter_mut().zip(line) {
+                    *sum = _mm512_fmadd_ps(x, line, *sum);
+                }
             }
             a = a.add(LANES);
             b = b.add(COLS);
@@ -111,35 +141,34 @@ unsafe fn rows_of<const M: usize>(
         unsafe {
             match (goal.first, goal.last) {
                 (true, None) => {
-                    for (i, [left, right]) in sums.iter().enumerate() {
-                        _mm512_store_ps(goal.sum.add(i * COLS), _mm512_mul_ps(*left, scale));
-                        _mm512_store_ps(
-                            goal.sum.add(i * COLS + LANES),
-                            _mm512_mul_ps(*right, scale),
-                        );
+                    for (i, sums) in sums.iter().enumerate() {
+                        for (j, sum) in sums.iter().enumerate() {
+                            let at = goal.sum.add(i * COLS + j * LANES);
+                            _mm512_store_ps(at, _mm512_mul_ps(*sum, scale));
+                        }
                     }
                 }
                 (false, None) => {
-                    for (i, [left, right]) in sums.iter().enumerate() {
-                        let at = goal.sum.add(i * COLS);
-                        _mm512_store_ps(at, _mm512_fmadd_ps(*left, scale, _mm512_load_ps(at)));
-                        let at = at.add(LANES);
-                        _mm512_store_ps(at, _mm512_fmadd_ps(*right, scale, _mm512_load_ps(at)));
+                    for (i, sums) in sums.iter().enumerate() {
+                        for (j, sum) in sums.iter().enumerate() {
+                            let at = goal.sum.add(i * COLS + j * LANES);
+                            _mm512_store_ps(at, _mm512_fmadd_ps(*sum, scale, _mm512_load_ps(at)));
+                        }
                     }
                 }
                 (first, Some(place)) => {
                     let mut results = sums;
-                    for (i, [left, right]) in results.iter_mut().enumerate() {
-                        if first {
-                            *left = _mm512_mul_ps(*left, scale);
-                            *right = _mm512_mul_ps(*right, scale);
-                        } else {
-                            let at = goal.sum.add(i * COLS);
-                            *left = _mm512_fmadd_ps(*left, scale, _mm512_load_ps(at));
-                            *right = _mm512_fmadd_ps(*right, scale, _mm512_load_ps(at.add(LANES)));
+                    for (i, results) in results.iter_mut().enumerate() {
+                        for (j, result) in results.iter_mut().enumerate() {
+                            *result = if first {
+                                _mm512_mul_ps(*result, scale)
+                            } else {
+                                let at = goal.sum.add(i * COLS + j * LANES);
+                                _mm512_fmadd_ps(*result, scale, _mm512_load_ps(at))
+                            };
                         }
                     }
-                    if place.rows >= M && place.cols == COLS {
+                    if place.rows >= M && place.cols == N * LANES {
                         whole(&results, &place);
                     } else {
                         part(&results, &place);
@@ -165,26 +194,24 @@ fn nearby(goals: &[Goal]) -> [(*const i8, usize); 2] {
 }
 
 /// # Safety
-/// As for [`tile`], for a place of M rows and 32 columns.
+/// As for [`tile`], for a place of M rows and 16 N columns.
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn whole<const M: usize>(results: &[[__m512; 2]; M], place: &Place) {
-    for (i, [left, right]) in results.iter().enumerate() {
-        // SAFETY: inside the place; a bias has a value for every column.
-        unsafe {
-            let out = place.out.add(i * place.stride);
-            let (mut left, mut right) = (*left, *right);
-            let begin = match place.begin {
-                Begin::Zero => None,
-                Begin::Bias(bias) => Some(bias),
-                Begin::Add => Some(out.cast_const()),
-            };
-            if let Some(begin) = begin {
-                left = _mm512_add_ps(left, _mm512_loadu_ps(begin));
-                right = _mm512_add_ps(right, _mm512_loadu_ps(begin.add(LANES)));
+unsafe fn whole<const M: usize, const N: usize>(results: &[[__m512; N]; M], place: &Place) {
+    for (i, row) in results.iter().enumerate() {
+        for (j, result) in row.iter().enumerate() {
+            // SAFETY: inside the place; a bias has a value for every column.
+            unsafe {
+                let out = place.out.add(i * place.stride + j * LANES);
+                let value = match place.begin {
+                    Begin::Zero => *result,
+                    Begin::Bias(bias) => {
+                        _mm512_add_ps(*result, _mm512_loadu_ps(bias.add(j * LANES)))
+                    }
+                    Begin::Add => _mm512_add_ps(*result, _mm512_loadu_ps(out)),
+                };
+                _mm512_storeu_ps(out, value);
             }
-            _mm512_storeu_ps(out, left);
-            _mm512_storeu_ps(out.add(LANES), right);
         }
     }
 }
@@ -197,7 +224,7 @@ pub(super) fn mask(count: usize) -> __mmask16 {
 /// # Safety
 /// As for [`tile`], for a place at the border.
 #[target_feature(enable = "avx512f")]
-unsafe fn part<const M: usize>(results: &[[__m512; 2]; M], place: &Place) {
+unsafe fn part<const M: usize, const N: usize>(results: &[[__m512; N]; M], place: &Place) {
     for (i, row) in results.iter().enumerate().take(place.rows) {
         for (j, result) in row.iter().enumerate() {
             let mask = mask(place.cols.saturating_sub(j * LANES));

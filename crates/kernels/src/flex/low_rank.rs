@@ -1,0 +1,223 @@
+//! The products of an adapter's factors with wide matrices, and what is added to a layer's output.
+
+use rayon::prelude::*;
+
+use super::buffer::{Out, for_row_blocks, written};
+use super::product::{self, Matrix, Start, multiplied, product};
+use super::simd::multiversion;
+use crate::random::Dropout;
+
+/// Ranks up to this are made in a pass over the wide matrix; above it a product is faster.
+const SMALL_RANK: usize = 32;
+
+/// A matrix [rows, width] whose elements may be dropped.
+#[derive(Clone, Copy)]
+pub(super) struct Wide<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) width: usize,
+    pub(super) dropout: Dropout,
+}
+
+impl<'a> Wide<'a> {
+    pub(super) fn new(x: &'a [f32], width: usize, dropout: Dropout) -> Self {
+        Self { x, width, dropout }
+    }
+
+    fn rows(&self) -> usize {
+        self.x.len() / self.width.max(1)
+    }
+
+    /// The matrix with its dropout applied, or itself without one.
+    fn dropped<'b>(&self, storage: &'b mut Vec<f32>) -> Matrix<'b>
+    where
+        'a: 'b,
+    {
+        let (x, dropout) = (self.x, self.dropout);
+        if dropout.is_none() {
+            return Matrix::new(x, self.rows(), self.width);
+        }
+        // SAFETY: the blocks cover every element once.
+        *storage = unsafe {
+            written(x.len(), |out| {
+                for_row_blocks(x.len(), 1, |first, len| {
+                    let (out, x) = (out.slice(first, len), &x[first..first + len]);
+                    write_dropped(out, x, first as u32, dropout);
+                });
+            })
+        };
+        Matrix::new(storage, self.rows(), self.width)
+    }
+
+    /// scale drop(x) factor^T, [rows, rank], for a factor [rank, width].
+    pub(super) fn project(&self, factor: &[f32], scale: f32) -> Vec<f32> {
+        let (rows, rank) = (self.rows(), factor.len() / self.width.max(1));
+        if rank <= SMALL_RANK && product::is_thin(self.width, rank) {
+            // SAFETY: the blocks cover every row once, and each is written.
+            return unsafe {
+                written(rows * rank, |out| {
+                    for_row_blocks(rows, self.width, |first, count| {
+                        let out = out.slice(first * rank, count * rank);
+                        product::project(out, self.block(first, count), factor, scale);
+                    });
+                })
+            };
+        }
+        let mut storage = Vec::new();
+        let factor = Matrix::new(factor, rank, self.width).transposed();
+        multiplied(self.dropped(&mut storage), factor, scale)
+    }
+
+    /// scale t^T drop(x), [rank, width], for t [rows, rank].
+    pub(super) fn gather(&self, t: &[f32], scale: f32) -> Vec<f32> {
+        let (rows, width) = (self.rows(), self.width);
+        let rank = t.len() / rows.max(1);
+        if rank > SMALL_RANK || !product::is_thin(width, rank) {
+            let mut storage = Vec::new();
+            let t = Matrix::new(t, rows, rank).transposed();
+            return multiplied(t, self.dropped(&mut storage), scale);
+        }
+        // The order of additions depends on the shape only.
+        let partial: Vec<Vec<f32>> = (0..rows.div_ceil(GATHERED))
+            .into_par_iter()
+            .map(|block| {
+                let first = block * GATHERED;
+                let count = GATHERED.min(rows - first);
+                let mut sum = vec![0.0; rank * width];
+                let t = &t[first * rank..(first + count) * rank];
+                product::gather(&mut sum, self.block(first, count), t);
+                sum
+            })
+            .collect();
+        let mut total = vec![0.0; rank * width];
+        for sum in &partial {
+            add_scaled(&mut total, sum, scale);
+        }
+        total
+    }
+
+    fn block(&self, first: usize, count: usize) -> product::Block<'_> {
+        let from = first * self.width;
+        product::Block {
+            x: &self.x[from..from + count * self.width],
+            width: self.width,
+            first: from as u32,
+            dropout: self.dropout,
+        }
+    }
+}
+
+/// Rows that are gathered into one sum.
+const GATHERED: usize = 128;
+
+multiversion! {
+    fn add_scaled(total: &mut [f32], sum: &[f32], scale: f32) {
+        for (total, sum) in total.iter_mut().zip(sum) {
+            *total = scale.mul_add(*sum, *total);
+        }
+    }
+}
+
+multiversion! {
+    /// out = x times the dropout's mask, from position `first` of the stream.
+    pub(crate) fn write_dropped(out: &mut [f32], x: &[f32], first: u32, dropout: Dropout) {
+        let mask = dropout.mask();
+        for (i, (out, x)) in out.iter_mut().zip(x).enumerate() {
+            *out = x * mask.factor(first.wrapping_add(i as u32));
+        }
+    }
+}
+
+/// What a layer's output, or the gradient of its input, begins with: bias + scale drop(t B), for t [rows, rank] and B
+/// [rank, width].
+#[derive(Clone, Copy)]
+pub(super) struct Prefill<'a> {
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) t: &'a [f32],
+    pub(super) b: &'a [f32],
+    pub(super) scale: f32,
+    pub(super) dropout: Dropout,
+}
+
+impl Prefill<'_> {
+    /// Writes it everywhere in `out` [rows, width].
+    ///
+    /// # Safety
+    /// `out` points to rows x width elements.
+    pub(super) unsafe fn write(&self, out: Out, rows: usize, width: usize) {
+        let rank = self.b.len() / width.max(1);
+        let small = rank <= SMALL_RANK;
+        // A dropout of a large rank's product comes after the product.
+        let dropout = if small { self.dropout } else { Dropout::NONE };
+        for_row_blocks(rows, width, |first, count| {
+            // SAFETY: blocks of rows are disjoint.
+            let out = unsafe { out.slice(first * width, count * width) };
+            let (t, b) = match small {
+                true => (&self.t[first * rank..(first + count) * rank], self.b),
+                false => (&[][..], &[][..]),
+            };
+            let position = (first * width) as u32;
+            write_low_rank(out, self.bias, t, b, self.scale, width, position, dropout);
+        });
+        if !small {
+            let (t, b) = (Matrix::new(self.t, rows, rank), Matrix::new(self.b, rank, width));
+            // SAFETY: the rows were just written.
+            unsafe {
+                product(out, Start::Add, t, b, self.scale);
+                if !self.dropout.is_none() {
+                    drop_in_place(out.slice(0, rows * width), self.dropout);
+                }
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// Writes bias + scale drop(t B) into the rows of `out`; t is [rows, rank], B is [rank, width].
+    fn write_low_rank(out: &mut [f32], bias: Option<&[f32]>, t: &[f32], b: &[f32], scale: f32, width: usize, first: u32, dropout: Dropout) {
+        let rank = b.len() / width.max(1);
+        let mask = dropout.mask();
+        for (row, out) in out.chunks_exact_mut(width).enumerate() {
+            match bias {
+                Some(bias) => out.copy_from_slice(bias),
+                None => out.fill(0.0),
+            }
+            for j in 0..rank {
+                let factor = scale * t[row * rank + j];
+                for (out, b) in out.iter_mut().zip(&b[j * width..(j + 1) * width]) {
+                    *out = factor.mul_add(*b, *out);
+                }
+            }
+            if !dropout.is_none() {
+                let first = first.wrapping_add((row * width) as u32);
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out *= mask.factor(first.wrapping_add(i as u32));
+                }
+            }
+        }
+    }
+}
+
+/// x = drop(x).
+pub(crate) fn drop_in_place(x: &mut [f32], dropout: Dropout) {
+    let step = super::buffer::rows_per_task(1);
+    x.par_chunks_mut(step).enumerate().for_each(|(block, x)| {
+        scale_by_mask(x, (block * step) as u32, dropout);
+    });
+}
+
+multiversion! {
+    /// x times the dropout's mask, from position `first` of the stream.
+    pub(crate) fn scale_by_mask(x: &mut [f32], first: u32, dropout: Dropout) {
+        let mask = dropout.mask();
+        for (i, x) in x.iter_mut().enumerate() {
+            *x *= mask.factor(first.wrapping_add(i as u32));
+        }
+    }
+}
+
+/// The transpose of x [rows, cols].
+pub(super) fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    (0..rows * cols)
+        .map(|i| x[(i % rows) * cols + i / rows])
+        .collect()
+}
