@@ -83,6 +83,12 @@ pub fn product_workspace(m: usize, k: usize, n: usize, turned: bool) -> u64 {
     flex::product_workspace([m, n, k], turned) as u64
 }
 
+/// Bytes that the products of a matrix [rows, width] behind a dropout with an adapter's factor of that rank work in, on this
+/// processor: a copy with the dropout applied, or nothing where the dropout is drawn on the way.
+pub fn adapter_workspace(rows: usize, width: usize, rank: usize) -> u64 {
+    flex::adapter_workspace(rows, width, rank) as u64
+}
+
 /// y = x W + b. The weight may be of halves (bf16, f16) where it is frozen: the product is then in the numbers of `x`.
 ///
 /// # Shapes

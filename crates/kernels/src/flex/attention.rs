@@ -6,8 +6,7 @@ use rayon::prelude::*;
 
 use super::buffer::{Out, tensor, values, written};
 use super::heads::{
-    Head, checked_width, content_scores, heads, softmax_gradient_rows, softmax_rows,
-    with_scratch,
+    Head, checked_width, content_scores, heads, softmax_gradient_rows, softmax_rows, with_scratch,
 };
 use super::low_rank::scale_by_mask as drop_in_stream;
 use super::product::small_product;

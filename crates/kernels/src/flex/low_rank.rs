@@ -10,6 +10,19 @@ use crate::random::Dropout;
 /// Ranks up to this are made in a pass over the wide matrix; above it a product is faster.
 const SMALL_RANK: usize = 32;
 
+/// Whether a factor of that rank meets a matrix of that width in one pass.
+fn in_one_pass(width: usize, rank: usize) -> bool {
+    rank <= SMALL_RANK && product::is_thin(width, rank)
+}
+
+/// Bytes of the copy of a matrix [rows, width] behind a dropout that its products with a factor of that rank are made from.
+pub(crate) fn workspace(rows: usize, width: usize, rank: usize) -> usize {
+    match in_one_pass(width, rank) {
+        true => 0,
+        false => rows.saturating_mul(width).saturating_mul(size_of::<f32>()),
+    }
+}
+
 /// A matrix [rows, width] whose elements may be dropped.
 #[derive(Clone, Copy)]
 pub(super) struct Wide<'a> {
@@ -51,7 +64,7 @@ impl<'a> Wide<'a> {
     /// scale drop(x) factor^T, [rows, rank], for a factor [rank, width].
     pub(super) fn project(&self, factor: &[f32], scale: f32) -> Vec<f32> {
         let (rows, rank) = (self.rows(), factor.len() / self.width.max(1));
-        if rank <= SMALL_RANK && product::is_thin(self.width, rank) {
+        if in_one_pass(self.width, rank) {
             // SAFETY: the blocks cover every row once, and each is written.
             return unsafe {
                 written(rows * rank, |out| {
@@ -71,7 +84,7 @@ impl<'a> Wide<'a> {
     pub(super) fn gather(&self, t: &[f32], scale: f32) -> Vec<f32> {
         let (rows, width) = (self.rows(), self.width);
         let rank = t.len() / rows.max(1);
-        if rank > SMALL_RANK || !product::is_thin(width, rank) {
+        if !in_one_pass(width, rank) {
             let mut storage = Vec::new();
             let t = Matrix::new(t, rows, rank).transposed();
             return multiplied(t, self.dropped(&mut storage), scale);
@@ -159,7 +172,10 @@ impl Prefill<'_> {
             write_low_rank(out, self.bias, t, b, self.scale, width, position, dropout);
         });
         if !small {
-            let (t, b) = (Matrix::new(self.t, rows, rank), Matrix::new(self.b, rank, width));
+            let (t, b) = (
+                Matrix::new(self.t, rows, rank),
+                Matrix::new(self.b, rank, width),
+            );
             // SAFETY: the rows were just written.
             unsafe {
                 product(out, Start::Add, t, b, self.scale);
@@ -220,4 +236,125 @@ pub(super) fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     (0..rows * cols)
         .map(|i| x[(i % rows) * cols + i / rows])
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random;
+
+    fn normal(len: usize, key: u64) -> Vec<f32> {
+        (0..len as u64)
+            .map(|at| random::normal(key, at) as f32)
+            .collect()
+    }
+
+    /// sum over `p` of left(i, p) right(p, j), and the largest sum of sizes.
+    fn exact(
+        [rows, cols, depth]: [usize; 3],
+        left: impl Fn(usize, usize) -> f32,
+        right: impl Fn(usize, usize) -> f32,
+    ) -> (Vec<f64>, f64) {
+        let mut largest = 1.0f64;
+        let mut out = Vec::with_capacity(rows * cols);
+        for i in 0..rows {
+            for j in 0..cols {
+                let terms = (0..depth).map(|p| f64::from(left(i, p)) * f64::from(right(p, j)));
+                let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), term| {
+                    (sum + term, size + term.abs())
+                });
+                largest = largest.max(size);
+                out.push(sum);
+            }
+        }
+        (out, largest)
+    }
+
+    fn assert_close(found: &[f32], (right, largest): &(Vec<f64>, f64), what: &str) {
+        assert_eq!(found.len(), right.len(), "{what}");
+        for (at, (found, right)) in found.iter().zip(right).enumerate() {
+            let off = (f64::from(*found) - right).abs();
+            let allowed = 2.0 * f64::from(f32::EPSILON) * largest;
+            assert!(off <= allowed, "{what}, element {at}: {found} for {right}");
+        }
+    }
+
+    #[test]
+    fn products_with_factors_are_those_of_the_dropped_matrix() {
+        for (rows, width, rank) in [
+            (1, 1, 1),
+            (2, 16, 8),
+            (3, 17, 3),
+            (37, 100, 5),
+            (131, 48, 8),
+            (300, 33, 15),
+            (9, 64, 32),
+            (20, 40, 33),
+        ] {
+            let x = normal(rows * width, 1);
+            let factor = normal(rank * width, 2);
+            let t = normal(rows * rank, 3);
+            for dropout in [Dropout::NONE, Dropout::new(0.3, 5)] {
+                let what = format!("{rows} x {width}, rank {rank}, {dropout:?}");
+                let mask = dropout.factors(rows * width);
+                let dropped =
+                    |row: usize, col: usize| x[row * width + col] * mask[row * width + col];
+                let wide = Wide::new(&x, width, dropout);
+
+                let size = [rows, rank, width];
+                let right = exact(size, dropped, |col, j| 0.5 * factor[j * width + col]);
+                assert_close(&wide.project(&factor, 0.5), &right, &what);
+
+                let size = [rank, width, rows];
+                let right = exact(size, |j, row| 0.5 * t[row * rank + j], dropped);
+                assert_close(&wide.gather(&t, 0.5), &right, &what);
+            }
+        }
+    }
+
+    #[test]
+    fn a_prefill_is_the_bias_and_the_dropped_product() {
+        for (rows, width, rank) in [(5, 20, 3), (70, 300, 8), (6, 24, 40)] {
+            let (t, b) = (normal(rows * rank, 1), normal(rank * width, 2));
+            let dropout = Dropout::new(0.25, 9);
+            let mask = dropout.factors(rows * width);
+            let prefill = Prefill {
+                bias: None,
+                t: &t,
+                b: &b,
+                scale: 2.0,
+                dropout,
+            };
+            // SAFETY: it writes every element.
+            let found = unsafe { written(rows * width, |out| prefill.write(out, rows, width)) };
+            let size = [rows, width, rank];
+            let (mut right, largest) = exact(
+                size,
+                |row, j| 2.0 * t[row * rank + j],
+                |j, col| b[j * width + col],
+            );
+            for (right, mask) in right.iter_mut().zip(&mask) {
+                *right *= f64::from(*mask);
+            }
+            assert_close(&found, &(right, 2.0 * largest), "dropped");
+
+            let bias = normal(width, 3);
+            let prefill = Prefill {
+                bias: Some(&bias),
+                dropout: Dropout::NONE,
+                ..prefill
+            };
+            // SAFETY: as above.
+            let found = unsafe { written(rows * width, |out| prefill.write(out, rows, width)) };
+            let (mut right, largest) = exact(
+                size,
+                |row, j| 2.0 * t[row * rank + j],
+                |j, col| b[j * width + col],
+            );
+            for (at, right) in right.iter_mut().enumerate() {
+                *right += f64::from(bias[at % width]);
+            }
+            assert_close(&found, &(right, 2.0 * largest), "with a bias");
+        }
+    }
 }

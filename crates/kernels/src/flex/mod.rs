@@ -15,6 +15,7 @@ pub(crate) mod simd;
 mod unfold;
 mod widen;
 
+pub(crate) use low_rank::workspace as adapter_workspace;
 pub(crate) use meter::seconds as product_seconds;
 pub(crate) use product::workspace as product_workspace;
 

@@ -102,8 +102,9 @@ impl Tape {
         let tracked = self.records && (x.tracked || own);
         let wide = self.widened(linear);
         let adapted = linear.rank > 0;
-        let dropped = (adapted && linear.drops && self.drops)
-            .then(|| self.fresh(rows.saturating_mul(linear.inputs), Part::Buffers));
+        let dropped = (adapted && self.drops)
+            .then(|| self.dropped(linear, rows))
+            .flatten();
         let low = adapted.then(|| self.fresh(rows.saturating_mul(linear.rank), Part::Buffers));
         let numbers = rows.saturating_mul(linear.outputs);
         let block = self.fresh(numbers, Part::Activations);

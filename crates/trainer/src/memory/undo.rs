@@ -103,9 +103,7 @@ impl Tape {
         let mut passing = Vec::new();
         if rank > 0 {
             passing.push(self.fresh(rows.saturating_mul(rank), Part::Buffers));
-            let dropped = linear
-                .drops
-                .then(|| self.fresh(rows.saturating_mul(inputs), Part::Buffers));
+            let dropped = self.dropped(&linear, rows);
             let low = self.fresh(rows.saturating_mul(rank), Part::Buffers);
             self.trained_gradient(Key::FactorB(linear.id), outputs.saturating_mul(rank), false);
             self.heap.release(low);

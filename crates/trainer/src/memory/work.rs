@@ -1,6 +1,6 @@
 //! Memory that operations work in: packed operands of products, weights in f32, the scores of an attention.
 
-use lowburn_kernels::product_workspace;
+use lowburn_kernels::{adapter_workspace, product_workspace};
 
 use super::heap::{NUMBER, Part, Shared};
 use super::sizes::Linear;
@@ -15,6 +15,16 @@ impl Tape {
             self.heap
                 .pass(product_workspace(rows, inner, columns, turned));
         }
+    }
+
+    /// The copy of a layer's input with the dropout of its adapter applied, where the adapter's products need one.
+    pub(super) fn dropped(&mut self, linear: &Linear, rows: u64) -> Option<Shared> {
+        let sizes = [rows, linear.inputs, linear.rank].map(usize::try_from);
+        let bytes = match sizes {
+            [Ok(rows), Ok(inputs), Ok(rank)] => adapter_workspace(rows, inputs, rank),
+            _ => u64::MAX,
+        };
+        (linear.drops && bytes > 0).then(|| self.fresh(bytes / NUMBER, Part::Buffers))
     }
 
     /// The weight in f32 for as long as a product takes, where it is stored in 16 bit.

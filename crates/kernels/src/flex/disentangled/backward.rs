@@ -173,11 +173,7 @@ unsafe fn position_gradients(
             let band = &mut band[..block.tokens * block.rows];
             band.fill(0.0);
             block.scatter(band, ds, head, index);
-            let (offset, range, rows) = (
-                block.offset(head),
-                block.table_offset(head),
-                block.rows,
-            );
+            let (offset, range, rows) = (block.offset(head), block.table_offset(head), block.rows);
             let size = [block.tokens, head.size, block.rows];
             let right = (table[range..].as_ptr(), stride, 1);
             // SAFETY: the block's tokens and the range's rows lie inside their tensors.

@@ -10,9 +10,7 @@ use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
 use super::buffer::{Out, tensor, values, written};
-use super::heads::{
-    Head, checked_width, content_scores, heads, softmax_rows, with_scratch,
-};
+use super::heads::{Head, checked_width, content_scores, heads, softmax_rows, with_scratch};
 use super::low_rank::scale_by_mask as drop_in_stream;
 use super::product::small_product;
 use crate::relative::{ContentAndPosition, RelativeShape};

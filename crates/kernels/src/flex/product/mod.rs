@@ -312,7 +312,11 @@ pub(crate) fn project(out: &mut [f32], wide: Block<'_>, factor: &[f32], scale: f
         // SAFETY: the instructions are there.
         return counted(1, || unsafe { thin::project(out, wide, factor, scale) });
     }
-    unreachable!("asked for without the instructions: {} {}", out.len(), scale);
+    unreachable!(
+        "asked for without the instructions: {} {}",
+        out.len(),
+        scale
+    );
 }
 
 /// out [rank, width] += t^T drop(x) on the calling thread, for t [rows, rank], where it [`is_thin`].
@@ -322,7 +326,11 @@ pub(crate) fn gather(out: &mut [f32], wide: Block<'_>, t: &[f32]) {
         // SAFETY: the instructions are there.
         return counted(1, || unsafe { thin::gather(out, wide, t) });
     }
-    unreachable!("asked for without the instructions: {} {}", out.len(), t.len());
+    unreachable!(
+        "asked for without the instructions: {} {}",
+        out.len(),
+        t.len()
+    );
 }
 
 /// A new matrix a b (times `scale`).
@@ -441,6 +449,55 @@ mod tests {
                             );
                         }
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn small_products_are_right_inside_larger_buffers() {
+        for [m, n, k] in [
+            [1, 1, 1],
+            [3, 20, 7],
+            [8, 16, 16],
+            [9, 17, 33],
+            [14, 32, 64],
+            [50, 50, 64],
+            [128, 64, 130],
+            [61, 129, 20],
+        ] {
+            let (a_data, b_data) = (normal(m * k, 1), normal(k * n, 2));
+            let (a, b) = (Matrix::new(&a_data, m, k), Matrix::new(&b_data, k, n));
+            let (product, sizes) = exact(a, b);
+            let largest = sizes.iter().copied().fold(1.0, f64::max);
+            let (a_turned, b_turned) = (turn(a), turn(b));
+            let lefts = [(a_data.as_ptr(), k, 1), (a_turned.as_ptr(), 1, m)];
+            let rights = [(b_data.as_ptr(), n, 1), (b_turned.as_ptr(), 1, k)];
+            for (turned, accumulate) in [(0, false), (1, true), (2, false), (3, true)] {
+                // Rows with a gap between them, which must stay as it is.
+                let stride = n + 3;
+                let mut out = vec![if accumulate { 1.0 } else { f32::NAN }; m * stride];
+                for row in 0..m {
+                    out[row * stride + n..(row + 1) * stride].fill(7.0);
+                }
+                let dst = (out.as_mut_ptr(), stride);
+                // SAFETY: the buffers have the sizes of the product.
+                unsafe {
+                    let (left, right) = (lefts[turned & 1], rights[turned >> 1]);
+                    small_product([m, n, k], dst, left, right, 0.5, accumulate);
+                }
+                for (at, found) in out.iter().enumerate() {
+                    let (row, col) = (at / stride, at % stride);
+                    let right = match col < n {
+                        true => 0.5 * product[row * n + col] + f64::from(u8::from(accumulate)),
+                        false => 7.0,
+                    };
+                    let off = (f64::from(*found) - right).abs();
+                    let allowed = f64::from(f32::EPSILON) * (largest + 1.0);
+                    assert!(
+                        off <= allowed,
+                        "{m} x {n} x {k}, {turned}: {found} for {right}"
+                    );
                 }
             }
         }

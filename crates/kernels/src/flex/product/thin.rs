@@ -1,10 +1,10 @@
 //! Products with the narrow factors of an adapter: a pass over the wide operand, whose dropout is drawn on the way.
 
 use std::arch::x86_64::{
-    __m512, _mm512_add_epi32, _mm512_cmplt_epu32_mask, _mm512_fmadd_ps, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_maskz_mul_ps, _mm512_mullo_epi32, _mm512_reduce_add_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_srli_epi32,
-    _mm512_xor_si512, __m512i,
+    __m512, __m512i, _mm512_add_epi32, _mm512_cmplt_epu32_mask, _mm512_fmadd_ps,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mul_ps, _mm512_mullo_epi32,
+    _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps,
+    _mm512_srli_epi32, _mm512_xor_si512,
 };
 
 use super::Block;
@@ -85,7 +85,13 @@ macro_rules! in_groups {
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn project(out: &mut [f32], wide: Block<'_>, factor: &[f32], scale: f32) {
     let rank = factor.len() / wide.width;
-    in_groups!(rank, |from| project_group::<_>(out, wide, factor, scale, (from, rank)));
+    in_groups!(rank, |from| project_group::<_>(
+        out,
+        wide,
+        factor,
+        scale,
+        (from, rank)
+    ));
 }
 
 #[target_feature(enable = "avx512f")]
