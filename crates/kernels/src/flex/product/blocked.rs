@@ -1,6 +1,7 @@
 //! A product in blocks that fit the caches, in one piece or by Strassen's seven products of quarters.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
@@ -112,6 +113,12 @@ pub(super) fn available() -> bool {
     std::arch::is_x86_feature_detected!("avx512f")
 }
 
+/// Tiles and panels from which to which.
+type Task = ((usize, usize), (usize, usize));
+
+/// Pieces for each thread into which what is left is thought to be cut when the next task is made.
+const SHARES: usize = 4;
+
 /// How a product is cut.
 struct Cut {
     /// Rows and columns of a block of the result, and the tiles and panels that cover it.
@@ -207,7 +214,7 @@ pub(super) unsafe fn run<const GRID: usize>(
     let begin = buffer.as_mut_ptr();
     let packed = Out(begin.wrapping_add(begin.align_offset(64).min(LANES)));
     let lanes = cut.panels * COLS / LANES;
-    let (row_tasks, col_tasks) = job.tasks(rayon::current_num_threads());
+    let tasks = job.tasks(rayon::current_num_threads());
     let mut from = 0;
     while from < cut.slices {
         let to = (from + cut.together).min(cut.slices);
@@ -219,17 +226,15 @@ pub(super) unsafe fn run<const GRID: usize>(
                 // SAFETY: every task packs lines of its own.
                 unsafe { job.pack_b(from + slice, lane, packed.at(slice * cut.packed)) };
             });
-        (0..row_tasks * col_tasks)
+        let next = AtomicUsize::new(0);
+        (0..rayon::current_num_threads())
             .into_par_iter()
             .with_max_len(1)
-            .for_each(|task| {
-                let part = |of: usize, number: usize, tasks: usize| {
-                    (of * number / tasks, of * (number + 1) / tasks)
-                };
-                let tiles = part(cut.tiles, task / col_tasks, row_tasks);
-                let panels = part(cut.panels, task % col_tasks, col_tasks);
-                // SAFETY: b is packed, and tasks write different rows or columns.
-                unsafe { job.multiply((from, to), tiles, panels, packed) };
+            .for_each(|_| {
+                while let Some((tiles, panels)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    // SAFETY: b is packed, and tasks write different rows or columns.
+                    unsafe { job.multiply((from, to), *tiles, *panels, packed) };
+                }
             });
         from = to;
     }
@@ -247,18 +252,29 @@ struct Job<'a, const GRID: usize> {
 }
 
 impl<const GRID: usize> Job<'_, GRID> {
-    /// Tasks over the rows and over the columns. They decide who does what, never how an element is computed.
-    fn tasks(&self, threads: usize) -> (usize, usize) {
+    /// Tiles and panels of each task. They decide who does what, never how an element is computed: the last ones are small,
+    /// so that all threads end at about the same time.
+    fn tasks(&self, threads: usize) -> Vec<Task> {
         let most = if GRID == 1 {
             PLAIN_TILES
         } else {
             STRASSEN_TILES
         };
         let (tiles, panels) = (self.cut.tiles, self.cut.panels);
-        let rows = tiles.div_ceil(most).next_multiple_of(threads).min(tiles);
-        // With more threads than rows to share, the columns are shared too.
-        let cols = (2 * threads).div_ceil(rows).min(panels.div_ceil(PANELS));
-        (rows, if rows < threads { cols } else { 1 })
+        // With more threads than tiles to share, the columns are shared too.
+        let parts = (2 * threads).div_ceil(tiles).min(panels.div_ceil(PANELS));
+        let mut tasks = Vec::new();
+        let mut top = 0;
+        while top < tiles {
+            let left = tiles - top;
+            let bottom = top + left.div_ceil(SHARES * threads).min(most);
+            for part in 0..parts {
+                let columns = (panels * part / parts, panels * (part + 1) / parts);
+                tasks.push(((top, bottom), columns));
+            }
+            top = bottom;
+        }
+        tasks
     }
 
     fn slice_of(&self, source: &Source, slice: usize) -> Source {
