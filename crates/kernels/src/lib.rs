@@ -77,14 +77,14 @@ pub fn product_seconds() -> f64 {
 }
 
 /// Bytes that a fused product of f32 matrices [m, k] x [k, n] works in beside its operands and its result, on this processor;
-/// `turned` says that the right operand is the transpose of a dense matrix, as a weight is in a backward pass. For whoever
+/// `turned` says that the right operand is the transpose of a dense matrix, as the weight of a file is in a forward pass. For whoever
 /// predicts the memory of a program.
 pub fn product_workspace(m: usize, k: usize, n: usize, turned: bool) -> u64 {
     flex::product_workspace([m, n, k], turned) as u64
 }
 
-/// Bytes that the products of a matrix [rows, width] behind a dropout with an adapter's factor of that rank work in, on this
-/// processor: a copy with the dropout applied, or nothing where the dropout is drawn on the way.
+/// Bytes that a product of a matrix [rows, width] behind a dropout with an adapter's factor of that rank works in, on this
+/// processor: a copy with the dropout applied, or none where the dropout is drawn on the way.
 pub fn adapter_workspace(rows: usize, width: usize, rank: usize) -> u64 {
     flex::adapter_workspace(rows, width, rank) as u64
 }

@@ -28,8 +28,10 @@ pub(crate) fn forward(
     let bias = bias.map(contiguous);
     let lora = lora.map(|(a, b, lora)| (contiguous(a), contiguous(b), lora));
     let low_rank = lora.as_ref().map(|(a, b, lora)| {
-        let a = transpose(values(a), inputs, a.layout().shape()[1]);
-        let t = Wide::new(values(&x), inputs, lora.dropout).project(&a, 1.0);
+        let rank = checked_rank(a, b, [inputs, outputs]);
+        let a = transpose(values(a), inputs, rank);
+        let wide = Wide::new(values(&x), [rows, inputs], lora.dropout);
+        let t = wide.project(&a, rank, 1.0);
         (t, values(b), lora.scale as f32)
     });
     let bias = bias.as_ref().map(values);
@@ -57,6 +59,14 @@ pub(crate) fn forward(
     let mut shape: Vec<usize> = x.layout().shape().to_vec();
     *shape.last_mut().expect("at least one dimension") = outputs;
     tensor(out, Shape::from(shape))
+}
+
+/// The rank of the factors A [inputs, rank] and B [rank, outputs].
+fn checked_rank(a: &FlexTensor, b: &FlexTensor, [inputs, outputs]: [usize; 2]) -> usize {
+    let rank = a.layout().shape()[1];
+    assert_eq!(&a.layout().shape()[..], [inputs, rank], "A is [in, r]");
+    assert_eq!(&b.layout().shape()[..], [rank, outputs], "B is [r, out]");
+    rank
 }
 
 /// The number of vectors in a tensor whose last dimension is `width`.
@@ -96,20 +106,23 @@ pub(crate) fn backward(
     let mut result = LinearGradients::default();
     let mut low_rank_gradient = None; // dt = s dy B^T, [rows, r], and A^T
     if let Some((a, b, lora)) = lora.map(|(a, b, lora)| (contiguous(a), contiguous(b), lora)) {
-        let rank = a.layout().shape()[1];
+        let rank = checked_rank(&a, &b, [inputs, outputs]);
         let a = transpose(values(&a), inputs, rank);
         let scale = lora.scale as f32;
-        let wide_gradient = Wide::new(values(&gradient), outputs, Dropout::NONE);
-        let dt = wide_gradient.project(values(&b), scale);
+        let wide_gradient = Wide::new(values(&gradient), [rows, outputs], Dropout::NONE);
+        let dt = wide_gradient.project(values(&b), rank, scale);
         if needs.a || needs.b {
             let x = x.as_ref().expect("the input is kept for the adapter");
-            let input = Wide::new(values(x), inputs, lora.dropout);
+            let input = Wide::new(values(x), [rows, inputs], lora.dropout);
             if needs.b {
-                let t = input.project(&a, 1.0);
-                result.b = Some(tensor(wide_gradient.gather(&t, scale), [rank, outputs]));
+                let t = input.project(&a, rank, 1.0);
+                result.b = Some(tensor(
+                    wide_gradient.gather(&t, rank, scale),
+                    [rank, outputs],
+                ));
             }
             if needs.a {
-                let da = transpose(&input.gather(&dt, 1.0), rank, inputs);
+                let da = transpose(&input.gather(&dt, rank, 1.0), rank, inputs);
                 result.a = Some(tensor(da, [inputs, rank]));
             }
         }

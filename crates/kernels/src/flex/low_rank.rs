@@ -15,7 +15,8 @@ fn in_one_pass(width: usize, rank: usize) -> bool {
     rank <= SMALL_RANK && product::is_thin(width, rank)
 }
 
-/// Bytes of the copy of a matrix [rows, width] behind a dropout that its products with a factor of that rank are made from.
+/// Bytes of the copy of a matrix [rows, width] behind a dropout that each of its products with a factor of that rank is made from;
+/// 0 where there is none.
 pub(crate) fn workspace(rows: usize, width: usize, rank: usize) -> usize {
     match in_one_pass(width, rank) {
         true => 0,
@@ -26,18 +27,21 @@ pub(crate) fn workspace(rows: usize, width: usize, rank: usize) -> usize {
 /// A matrix [rows, width] whose elements may be dropped.
 #[derive(Clone, Copy)]
 pub(super) struct Wide<'a> {
-    pub(super) x: &'a [f32],
-    pub(super) width: usize,
-    pub(super) dropout: Dropout,
+    x: &'a [f32],
+    rows: usize,
+    width: usize,
+    dropout: Dropout,
 }
 
 impl<'a> Wide<'a> {
-    pub(super) fn new(x: &'a [f32], width: usize, dropout: Dropout) -> Self {
-        Self { x, width, dropout }
-    }
-
-    fn rows(&self) -> usize {
-        self.x.len() / self.width.max(1)
+    pub(super) fn new(x: &'a [f32], [rows, width]: [usize; 2], dropout: Dropout) -> Self {
+        assert_eq!(x.len(), rows * width);
+        Self {
+            x,
+            rows,
+            width,
+            dropout,
+        }
     }
 
     /// The matrix with its dropout applied, or itself without one.
@@ -47,7 +51,7 @@ impl<'a> Wide<'a> {
     {
         let (x, dropout) = (self.x, self.dropout);
         if dropout.is_none() {
-            return Matrix::new(x, self.rows(), self.width);
+            return Matrix::new(x, self.rows, self.width);
         }
         // SAFETY: the blocks cover every element once.
         *storage = unsafe {
@@ -58,12 +62,12 @@ impl<'a> Wide<'a> {
                 });
             })
         };
-        Matrix::new(storage, self.rows(), self.width)
+        Matrix::new(storage, self.rows, self.width)
     }
 
     /// scale drop(x) factor^T, [rows, rank], for a factor [rank, width].
-    pub(super) fn project(&self, factor: &[f32], scale: f32) -> Vec<f32> {
-        let (rows, rank) = (self.rows(), factor.len() / self.width.max(1));
+    pub(super) fn project(&self, factor: &[f32], rank: usize, scale: f32) -> Vec<f32> {
+        let rows = self.rows;
         if in_one_pass(self.width, rank) {
             // SAFETY: the blocks cover every row once, and each is written.
             return unsafe {
@@ -81,20 +85,20 @@ impl<'a> Wide<'a> {
     }
 
     /// scale t^T drop(x), [rank, width], for t [rows, rank].
-    pub(super) fn gather(&self, t: &[f32], scale: f32) -> Vec<f32> {
-        let (rows, width) = (self.rows(), self.width);
-        let rank = t.len() / rows.max(1);
+    pub(super) fn gather(&self, t: &[f32], rank: usize, scale: f32) -> Vec<f32> {
+        let (rows, width) = (self.rows, self.width);
         if !in_one_pass(width, rank) {
             let mut storage = Vec::new();
             let t = Matrix::new(t, rows, rank).transposed();
             return multiplied(t, self.dropped(&mut storage), scale);
         }
         // The order of additions depends on the shape only.
-        let partial: Vec<Vec<f32>> = (0..rows.div_ceil(GATHERED))
+        let step = GATHERED.max(rows.div_ceil(SUMS));
+        let partial: Vec<Vec<f32>> = (0..rows.div_ceil(step))
             .into_par_iter()
             .map(|block| {
-                let first = block * GATHERED;
-                let count = GATHERED.min(rows - first);
+                let first = block * step;
+                let count = step.min(rows - first);
                 let mut sum = vec![0.0; rank * width];
                 let t = &t[first * rank..(first + count) * rank];
                 product::gather(&mut sum, self.block(first, count), t);
@@ -119,8 +123,9 @@ impl<'a> Wide<'a> {
     }
 }
 
-/// Rows that are gathered into one sum.
+/// Rows that are gathered into one sum, at least, and how many sums there are, at most.
 const GATHERED: usize = 128;
+const SUMS: usize = 16;
 
 multiversion! {
     fn add_scaled(total: &mut [f32], sum: &[f32], scale: f32) {
@@ -140,8 +145,8 @@ multiversion! {
     }
 }
 
-/// What a layer's output, or the gradient of its input, begins with: bias + scale drop(t B), for t [rows, rank] and B
-/// [rank, width].
+/// What a layer's output, or the gradient of its input, begins with: bias + scale t B, or scale drop(t B), for t
+/// [rows, rank] and B [rank, width].
 #[derive(Clone, Copy)]
 pub(super) struct Prefill<'a> {
     pub(super) bias: Option<&'a [f32]>,
@@ -157,6 +162,7 @@ impl Prefill<'_> {
     /// # Safety
     /// `out` points to rows x width elements.
     pub(super) unsafe fn write(&self, out: Out, rows: usize, width: usize) {
+        debug_assert!(self.bias.is_none() || self.dropout.is_none());
         let rank = self.b.len() / width.max(1);
         let small = rank <= SMALL_RANK;
         // A dropout of a large rank's product comes after the product.
@@ -188,7 +194,7 @@ impl Prefill<'_> {
 }
 
 multiversion! {
-    /// Writes bias + scale drop(t B) into the rows of `out`; t is [rows, rank], B is [rank, width].
+    /// Writes drop(bias + scale t B) into the rows of `out`; t is [rows, rank], B is [rank, width].
     fn write_low_rank(out: &mut [f32], bias: Option<&[f32]>, t: &[f32], b: &[f32], scale: f32, width: usize, first: u32, dropout: Dropout) {
         let rank = b.len() / width.max(1);
         let mask = dropout.mask();
@@ -282,12 +288,13 @@ mod tests {
     #[test]
     fn products_with_factors_are_those_of_the_dropped_matrix() {
         for (rows, width, rank) in [
+            (0, 16, 8),
             (1, 1, 1),
             (2, 16, 8),
             (3, 17, 3),
             (37, 100, 5),
             (131, 48, 8),
-            (300, 33, 15),
+            (2300, 33, 15),
             (9, 64, 32),
             (20, 40, 33),
         ] {
@@ -299,15 +306,15 @@ mod tests {
                 let mask = dropout.factors(rows * width);
                 let dropped =
                     |row: usize, col: usize| x[row * width + col] * mask[row * width + col];
-                let wide = Wide::new(&x, width, dropout);
+                let wide = Wide::new(&x, [rows, width], dropout);
 
                 let size = [rows, rank, width];
                 let right = exact(size, dropped, |col, j| 0.5 * factor[j * width + col]);
-                assert_close(&wide.project(&factor, 0.5), &right, &what);
+                assert_close(&wide.project(&factor, rank, 0.5), &right, &what);
 
                 let size = [rank, width, rows];
                 let right = exact(size, |j, row| 0.5 * t[row * rank + j], dropped);
-                assert_close(&wide.gather(&t, 0.5), &right, &what);
+                assert_close(&wide.gather(&t, rank, 0.5), &right, &what);
             }
         }
     }

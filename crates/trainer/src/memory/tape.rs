@@ -106,10 +106,11 @@ impl Tape {
             .then(|| self.dropped(linear, rows))
             .flatten();
         let low = adapted.then(|| self.fresh(rows.saturating_mul(linear.rank), Part::Buffers));
+        self.drop_all(dropped);
         let numbers = rows.saturating_mul(linear.outputs);
         let block = self.fresh(numbers, Part::Activations);
         self.pack([rows, linear.inputs, linear.outputs], true);
-        self.drop_all([dropped, low, wide].into_iter().flatten());
+        self.drop_all([low, wide].into_iter().flatten());
         let output = self.value(block, numbers, x.depth + 1, tracked);
         if tracked {
             let needed = linear.weight || adapted;

@@ -142,8 +142,8 @@ impl Cut {
         let slices = k.div_ceil(DEPTH * grid);
         let slice = k.div_ceil(slices).next_multiple_of(grid);
         let depth = slice / grid;
-        let packed = steps(grid).len() * panels * depth * COLS;
-        let together = (PACKED / (packed * size_of::<f32>())).clamp(1, slices);
+        let packed = (steps(grid).len() * depth * COLS).saturating_mul(panels);
+        let together = (PACKED / packed.saturating_mul(size_of::<f32>())).clamp(1, slices);
         Self {
             rows,
             cols,
@@ -165,7 +165,10 @@ fn steps(grid: usize) -> &'static [Step] {
 /// Bytes that [`run`] works in, beside a small piece for each thread.
 pub(super) fn workspace<const GRID: usize>(size: [usize; 3]) -> usize {
     let cut = Cut::new(GRID, size);
-    (cut.together * cut.packed + LANES) * size_of::<f32>()
+    let numbers = cut.together.saturating_mul(cut.packed);
+    numbers
+        .saturating_add(LANES)
+        .saturating_mul(size_of::<f32>())
 }
 
 /// out = start + scale a b, where `out` is dense; in one piece (GRID 1) or by quarters (GRID 2).
@@ -261,8 +264,11 @@ impl<const GRID: usize> Job<'_, GRID> {
             STRASSEN_TILES
         };
         let (tiles, panels) = (self.cut.tiles, self.cut.panels);
-        // With more threads than tiles to share, the columns are shared too.
-        let parts = (2 * threads).div_ceil(tiles).min(panels.div_ceil(PANELS));
+        // With fewer tiles than threads, the columns are shared too.
+        let parts = match tiles < threads {
+            true => (2 * threads).div_ceil(tiles).min(panels.div_ceil(PANELS)),
+            false => 1,
+        };
         let mut tasks = Vec::new();
         let mut top = 0;
         while top < tiles {
@@ -435,6 +441,12 @@ pub(super) unsafe fn alone(
     let a = side(lhs, [lhs.1, lhs.2], m);
     let b = side(rhs, [rhs.2, rhs.1], n);
     let panels = n.div_ceil(COLS);
+    for (_, rows, columns) in [lhs, rhs] {
+        assert!(
+            rows == 1 || columns == 1,
+            "an operand lies in rows or in columns"
+        );
+    }
     let begin = if accumulate { Begin::Add } else { Begin::Zero };
     with_scratch(k * (LANES + panels * COLS), |a_panel| {
         let b_panels = a_panel.wrapping_add(k * LANES);

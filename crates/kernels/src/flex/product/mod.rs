@@ -2,11 +2,13 @@
 //!
 //! Where the processor has AVX-512, large ones are this crate's own: Strassen's seven products of quarters instead of eight
 //! (Strassen 1969), with the sums of quarters made while the operands are packed and the sums of products while they
-//! are in the caches, so that a multiplication in eight is saved and no pass over memory is added (Huang et al. 2016). A transposed
-//! right operand, which weights are in backward passes, is multiplied in the same blocks without Strassen where it is
-//! small. Everything else is the crate `gemm`'s.
+//! are in the caches, so that a multiplication in eight is saved and no pass over memory is added (Huang et al. 2016). With fewer
+//! rows, a transposed right operand, which weights of a file are in forward passes, is multiplied in the same blocks
+//! without Strassen. So are products on one thread, such as those of a head; those with an adapter's factors are a pass over the
+//! wide matrix. Everything else is the crate `gemm`'s.
 //!
-//! The order of an element's additions depends on the sizes alone, never on the number of threads. Errors: an element of a
+//! The order of an element's additions depends on the sizes, the layout and the processor, never on the number of threads.
+//! Strassen's products mix two rows each, half the rows apart: an infinite one, which a diverging run has, spoils the other. Errors: an element of a
 //! plain product is off by a few units in the last place of the sum of |a| |b| over its depth; one of Strassen's by as much of
 //! the largest such sum nearby, and in the mean by twice as much as a plain one (measured in the tests).
 
@@ -149,7 +151,7 @@ pub(crate) type Operand = (*const f32, usize, usize);
 ///
 /// # Safety
 /// All three lie inside their allocations; nobody else writes to `dst`, and it is initialised when
-/// `accumulate`.
+/// `accumulate`. One of the steps of each operand is 1.
 pub(crate) unsafe fn small_product(
     size: [usize; 3],
     dst: (*mut f32, usize),
@@ -190,7 +192,9 @@ pub(crate) unsafe fn small_product(
 }
 
 /// Smaller products on one thread are not worth packing.
+#[cfg(target_arch = "x86_64")]
 const SMALL_ROWS: usize = 8;
+#[cfg(target_arch = "x86_64")]
 const SMALL_COLUMNS: usize = 16;
 
 /// How a product is made.
@@ -288,6 +292,7 @@ unsafe fn by_crate(
     }
 }
 
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 /// Rows of a wide matrix [rows, width], which begin at element `first` of its dropout's stream.
 #[derive(Clone, Copy)]
 pub(crate) struct Block<'a> {
@@ -302,7 +307,10 @@ pub(crate) fn is_thin(width: usize, rank: usize) -> bool {
     #[cfg(target_arch = "x86_64")]
     return width > 0 && rank > 0 && blocked::available();
     #[cfg(not(target_arch = "x86_64"))]
-    return false;
+    {
+        let _ = (width, rank);
+        false
+    }
 }
 
 /// out [rows, rank] = scale drop(x) factor^T on the calling thread, for a factor [rank, width] that [`is_thin`].
@@ -382,6 +390,7 @@ mod tests {
     /// Every way there is here, and the units in the last place of the largest sum of |a| |b| by which a result may be off. Strassen's
     /// products add up sums of two quarters, so intermediate values are up to four times as large, and there are twice as many.
     fn ways() -> Vec<(&'static str, Run, f64)> {
+        #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
         let mut ways: Vec<(&'static str, Run, f64)> = vec![(
             "crate",
             |out, start, a, b, scale| unsafe { by_crate(out, start, a, b, scale, true) },

@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _mm512_add_epi32, _mm512_cmplt_epu32_mask, _mm512_fmadd_ps,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mul_ps, _mm512_mullo_epi32,
-    _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps,
-    _mm512_srli_epi32, _mm512_xor_si512,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_mul_ps,
+    _mm512_mullo_epi32, _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32,
+    _mm512_setzero_ps, _mm512_srli_epi32, _mm512_xor_si512,
 };
 
 use super::Block;
@@ -48,7 +48,7 @@ fn dropped(x: __m512, dropout: &Mask, position: u32) -> __m512 {
     let hash = mixed(_mm512_xor_si512(position, word(dropout.low)));
     let hash = mixed(_mm512_add_epi32(hash, word(dropout.high)));
     let falls = _mm512_cmplt_epu32_mask(hash, word(dropout.threshold));
-    _mm512_maskz_mul_ps(!falls, x, _mm512_set1_ps(dropout.keep))
+    _mm512_mul_ps(x, _mm512_maskz_mov_ps(!falls, _mm512_set1_ps(dropout.keep)))
 }
 
 /// The bijection behind [`Mask::factor`].
