@@ -107,6 +107,12 @@ pub fn uniform(key: u64, position: u64) -> f64 {
     (derive_key(key, position) >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// The first standard normal numbers of a stream, for tests.
+#[cfg(test)]
+pub(crate) fn normals(len: usize, key: u64) -> Vec<f32> {
+    (0..len as u64).map(|at| normal(key, at) as f32).collect()
+}
+
 /// A standard normal number at a position of a stream (Box and Muller 1958).
 pub fn normal(key: u64, position: u64) -> f64 {
     // 1 - u lies in (0, 1], so the logarithm is finite.

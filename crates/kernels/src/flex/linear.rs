@@ -113,7 +113,9 @@ pub(crate) fn backward(
         let dt = wide_gradient.project(values(&b), rank, scale);
         if needs.a || needs.b {
             let x = x.as_ref().expect("the input is kept for the adapter");
+            let mut storage = Vec::new();
             let input = Wide::new(values(x), [rows, inputs], lora.dropout);
+            let input = input.settled(rank, &mut storage);
             if needs.b {
                 let t = input.project(&a, rank, 1.0);
                 result.b = Some(tensor(

@@ -15,8 +15,8 @@ fn in_one_pass(width: usize, rank: usize) -> bool {
     rank <= SMALL_RANK && product::is_thin(width, rank)
 }
 
-/// Bytes of the copy of a matrix [rows, width] behind a dropout that each of its products with a factor of that rank is made from;
-/// 0 where there is none.
+/// Bytes of the copy of a matrix [rows, width] behind a dropout that its products with factors of that rank are made from; 0 where
+/// there is none.
 pub(crate) fn workspace(rows: usize, width: usize, rank: usize) -> usize {
     match in_one_pass(width, rank) {
         true => 0,
@@ -44,14 +44,15 @@ impl<'a> Wide<'a> {
         }
     }
 
-    /// The matrix with its dropout applied, or itself without one.
-    fn dropped<'b>(&self, storage: &'b mut Vec<f32>) -> Matrix<'b>
+    /// The matrix as its products with factors of that rank read it: itself where the dropout is drawn on the way or there is none,
+    /// else a copy with the dropout applied.
+    pub(super) fn settled<'b>(self, rank: usize, storage: &'b mut Vec<f32>) -> Wide<'b>
     where
         'a: 'b,
     {
         let (x, dropout) = (self.x, self.dropout);
-        if dropout.is_none() {
-            return Matrix::new(x, self.rows, self.width);
+        if dropout.is_none() || in_one_pass(self.width, rank) {
+            return self;
         }
         // SAFETY: the blocks cover every element once.
         *storage = unsafe {
@@ -62,7 +63,12 @@ impl<'a> Wide<'a> {
                 });
             })
         };
-        Matrix::new(storage, self.rows, self.width)
+        Wide::new(storage, [self.rows, self.width], Dropout::NONE)
+    }
+
+    /// The matrix without its dropout.
+    fn matrix(&self) -> Matrix<'a> {
+        Matrix::new(self.x, self.rows, self.width)
     }
 
     /// scale drop(x) factor^T, [rows, rank], for a factor [rank, width].
@@ -81,7 +87,7 @@ impl<'a> Wide<'a> {
         }
         let mut storage = Vec::new();
         let factor = Matrix::new(factor, rank, self.width).transposed();
-        multiplied(self.dropped(&mut storage), factor, scale)
+        multiplied(self.settled(rank, &mut storage).matrix(), factor, scale)
     }
 
     /// scale t^T drop(x), [rank, width], for t [rows, rank].
@@ -90,7 +96,7 @@ impl<'a> Wide<'a> {
         if !in_one_pass(width, rank) {
             let mut storage = Vec::new();
             let t = Matrix::new(t, rows, rank).transposed();
-            return multiplied(t, self.dropped(&mut storage), scale);
+            return multiplied(t, self.settled(rank, &mut storage).matrix(), scale);
         }
         // The order of additions depends on the shape only.
         let step = GATHERED.max(rows.div_ceil(SUMS));
@@ -247,33 +253,14 @@ pub(super) fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random;
+    use crate::flex::product::tests::exact as product_and_sizes;
+    use crate::random::normals as normal;
 
-    fn normal(len: usize, key: u64) -> Vec<f32> {
-        (0..len as u64)
-            .map(|at| random::normal(key, at) as f32)
-            .collect()
-    }
-
-    /// sum over `p` of left(i, p) right(p, j), and the largest sum of sizes.
-    fn exact(
-        [rows, cols, depth]: [usize; 3],
-        left: impl Fn(usize, usize) -> f32,
-        right: impl Fn(usize, usize) -> f32,
-    ) -> (Vec<f64>, f64) {
-        let mut largest = 1.0f64;
-        let mut out = Vec::with_capacity(rows * cols);
-        for i in 0..rows {
-            for j in 0..cols {
-                let terms = (0..depth).map(|p| f64::from(left(i, p)) * f64::from(right(p, j)));
-                let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), term| {
-                    (sum + term, size + term.abs())
-                });
-                largest = largest.max(size);
-                out.push(sum);
-            }
-        }
-        (out, largest)
+    /// The product in double precision times `scale`, and the largest sum of sizes.
+    fn exact(left: Matrix<'_>, right: Matrix<'_>, scale: f64) -> (Vec<f64>, f64) {
+        let (product, sizes) = product_and_sizes(left, right);
+        let largest = sizes.iter().fold(1.0, |a: f64, b| a.max(scale * b));
+        (product.iter().map(|x| scale * x).collect(), largest)
     }
 
     fn assert_close(found: &[f32], (right, largest): &(Vec<f64>, f64), what: &str) {
@@ -304,16 +291,15 @@ mod tests {
             for dropout in [Dropout::NONE, Dropout::new(0.3, 5)] {
                 let what = format!("{rows} x {width}, rank {rank}, {dropout:?}");
                 let mask = dropout.factors(rows * width);
-                let dropped =
-                    |row: usize, col: usize| x[row * width + col] * mask[row * width + col];
+                let dropped: Vec<f32> = x.iter().zip(&mask).map(|(x, mask)| x * mask).collect();
+                let dropped = Matrix::new(&dropped, rows, width);
                 let wide = Wide::new(&x, [rows, width], dropout);
 
-                let size = [rows, rank, width];
-                let right = exact(size, dropped, |col, j| 0.5 * factor[j * width + col]);
+                let factors = Matrix::new(&factor, rank, width).transposed();
+                let right = exact(dropped, factors, 0.5);
                 assert_close(&wide.project(&factor, rank, 0.5), &right, &what);
 
-                let size = [rank, width, rows];
-                let right = exact(size, |j, row| 0.5 * t[row * rank + j], dropped);
+                let right = exact(Matrix::new(&t, rows, rank).transposed(), dropped, 0.5);
                 assert_close(&wide.gather(&t, rank, 0.5), &right, &what);
             }
         }
@@ -334,12 +320,12 @@ mod tests {
             };
             // SAFETY: it writes every element.
             let found = unsafe { written(rows * width, |out| prefill.write(out, rows, width)) };
-            let size = [rows, width, rank];
-            let (mut right, largest) = exact(
-                size,
-                |row, j| 2.0 * t[row * rank + j],
-                |j, col| b[j * width + col],
+            let product = exact(
+                Matrix::new(&t, rows, rank),
+                Matrix::new(&b, rank, width),
+                2.0,
             );
+            let (mut right, largest) = product.clone();
             for (right, mask) in right.iter_mut().zip(&mask) {
                 *right *= f64::from(*mask);
             }
@@ -353,11 +339,7 @@ mod tests {
             };
             // SAFETY: as above.
             let found = unsafe { written(rows * width, |out| prefill.write(out, rows, width)) };
-            let (mut right, largest) = exact(
-                size,
-                |row, j| 2.0 * t[row * rank + j],
-                |j, col| b[j * width + col],
-            );
+            let (mut right, largest) = product;
             for (at, right) in right.iter_mut().enumerate() {
                 *right += f64::from(bias[at % width]);
             }

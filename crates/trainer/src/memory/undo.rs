@@ -105,10 +105,8 @@ impl Tape {
             passing.push(self.fresh(rows.saturating_mul(rank), Part::Buffers));
             let dropped = self.dropped(&linear, rows);
             let low = self.fresh(rows.saturating_mul(rank), Part::Buffers);
-            self.drop_all(dropped);
             self.trained_gradient(Key::FactorB(linear.id), outputs.saturating_mul(rank), false);
             self.heap.release(low);
-            let dropped = self.dropped(&linear, rows);
             self.trained_gradient(Key::FactorA(linear.id), inputs.saturating_mul(rank), false);
             self.drop_all(dropped);
             passing.push(self.fresh(inputs.saturating_mul(rank), Part::Buffers));

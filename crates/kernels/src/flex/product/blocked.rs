@@ -346,12 +346,12 @@ impl<const GRID: usize> Job<'_, GRID> {
                             let b = b.wrapping_add((step.b * panels + panel) * depth * COLS);
                             for tile in 0..tiles {
                                 let a = a.wrapping_add(place(step.a, tile));
-                                // SAFETY: both are packed, and the results are this task's.
                                 let near = tile * PANELS + panel - from;
                                 let sum = |block: usize| {
                                     let at = block * tiles * PANELS + near;
                                     sums.wrapping_add(at * TILE)
                                 };
+                                // SAFETY: both are packed, and the results are this task's.
                                 unsafe {
                                     self.add_tile((slice, step), (top + tile, panel), (a, b), sum);
                                 }

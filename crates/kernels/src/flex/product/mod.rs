@@ -8,8 +8,8 @@
 //! wide matrix. Everything else is the crate `gemm`'s.
 //!
 //! The order of an element's additions depends on the sizes, the layout and the processor, never on the number of threads.
-//! Strassen's products mix two rows each, half the rows apart: an infinite one, which a diverging run has, spoils the other. Errors: an element of a
-//! plain product is off by a few units in the last place of the sum of |a| |b| over its depth; one of Strassen's by as much of
+//! Strassen's products mix two rows each, half the rows apart: an infinite one, which a diverging run has, spoils the
+//! other. Errors: an element of a plain product is off by a few units in the last place of the sum of |a| |b| over its depth; one of Strassen's by as much of
 //! the largest such sum nearby, and in the mean by twice as much as a plain one (measured in the tests).
 
 #[cfg(target_arch = "x86_64")]
@@ -160,34 +160,14 @@ pub(crate) unsafe fn small_product(
     scale: f32,
     accumulate: bool,
 ) {
-    let [m, n, k] = size;
     // SAFETY: promised by the caller.
     counted(1, || unsafe {
         #[cfg(target_arch = "x86_64")]
-        if m >= SMALL_ROWS && n >= SMALL_COLUMNS && k > 0 && blocked::available() {
+        if size[0] >= SMALL_ROWS && size[1] >= SMALL_COLUMNS && size[2] > 0 && blocked::available()
+        {
             return blocked::alone(size, dst, lhs, rhs, scale, accumulate);
         }
-        gemm::gemm(
-            m,
-            n,
-            k,
-            dst.0,
-            1,
-            dst.1 as isize,
-            accumulate,
-            lhs.0,
-            lhs.2 as isize,
-            lhs.1 as isize,
-            rhs.0,
-            rhs.2 as isize,
-            rhs.1 as isize,
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+        call_gemm(size, dst, lhs, rhs, scale, accumulate, false);
     });
 }
 
@@ -262,26 +242,55 @@ unsafe fn by_crate(
             }
         });
     }
+    let operand = |x: Matrix<'_>| (x.data.as_ptr(), x.row_stride, x.col_stride);
+    let add = !matches!(start, Start::Zero);
+    // SAFETY: the matrices' sizes match their slices, the destination is the caller's promise.
+    unsafe {
+        call_gemm(
+            [m, n, k],
+            (out.0, n),
+            operand(a),
+            operand(b),
+            scale,
+            add,
+            parallel,
+        );
+    }
+}
+
+/// dst = lhs rhs times `scale`, or dst += it, by the crate `gemm`.
+///
+/// # Safety
+/// As for [`small_product`], with any steps.
+unsafe fn call_gemm(
+    [m, n, k]: [usize; 3],
+    dst: (*mut f32, usize),
+    lhs: Operand,
+    rhs: Operand,
+    scale: f32,
+    accumulate: bool,
+    parallel: bool,
+) {
     let parallelism = match parallel {
         true => gemm::Parallelism::Rayon(0),
         false => gemm::Parallelism::None,
     };
-    // SAFETY: the matrices' sizes match their slices, the destination is the caller's promise.
+    // SAFETY: promised by the caller.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out.0,
+            dst.0,
             1,
-            n as isize,
-            !matches!(start, Start::Zero),
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.col_stride as isize,
-            b.row_stride as isize,
+            dst.1 as isize,
+            accumulate,
+            lhs.0,
+            lhs.2 as isize,
+            lhs.1 as isize,
+            rhs.0,
+            rhs.2 as isize,
+            rhs.1 as isize,
             1.0,
             scale,
             false,
@@ -292,8 +301,8 @@ unsafe fn by_crate(
     }
 }
 
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 /// Rows of a wide matrix [rows, width], which begin at element `first` of its dropout's stream.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 #[derive(Clone, Copy)]
 pub(crate) struct Block<'a> {
     pub(crate) x: &'a [f32],
@@ -352,25 +361,17 @@ pub(crate) fn multiplied(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Vec<f32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::random;
-
-    fn normal(len: usize, key: u64) -> Vec<f32> {
-        (0..len as u64)
-            .map(|at| random::normal(key, at) as f32)
-            .collect()
-    }
+    use crate::flex::low_rank::transpose;
+    use crate::random::normals as normal;
 
     fn turn(matrix: Matrix<'_>) -> Vec<f32> {
-        let (rows, cols) = (matrix.rows, matrix.cols);
-        (0..rows * cols)
-            .map(|at| matrix.data[at % rows * cols + at / rows])
-            .collect()
+        transpose(matrix.data, matrix.rows, matrix.cols)
     }
 
     /// The product in double precision, and the sums of |a| |b|.
-    fn exact(a: Matrix<'_>, b: Matrix<'_>) -> (Vec<f64>, Vec<f64>) {
+    pub(crate) fn exact(a: Matrix<'_>, b: Matrix<'_>) -> (Vec<f64>, Vec<f64>) {
         let mut out = vec![(0.0, 0.0); a.rows * b.cols];
         for i in 0..a.rows {
             for p in 0..a.cols {

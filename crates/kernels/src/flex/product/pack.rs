@@ -65,8 +65,8 @@ const AHEAD: usize = 64;
 #[repr(align(64))]
 struct Square([MaybeUninit<f32>; CHUNK * LANES]);
 
-/// Packs 16 x `block_depth` elements from `first` of a block on, of which `count` count, of each of the sums: the lines are `step` elements apart, and
-/// `out(n)` is where those of sum n begin. What is beyond the operand is 0.
+/// Packs 16 x `block_depth` elements from `first` of a block on, of which `count` count, of each of the sums: the lines are
+/// `step` elements apart, and `out(n)` is where those of sum n begin. What is beyond the operand is 0.
 ///
 /// The sums are those of Strassen's products, over quarters a b / c d: a + d, c + d, a, d, a + b, c - a, b - d; of an operand in one piece
 /// it is the operand.

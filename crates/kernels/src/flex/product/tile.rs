@@ -53,9 +53,8 @@ pub(super) const TILE: usize = ROWS * COLS;
 /// Adds scale a b to every goal, for packed a ([depth][16], of which `rows` count) and b ([depth][32], of which `cols` count).
 ///
 /// # Safety
-/// The processor has AVX-512; a and b begin at a cache line and have `depth` lines; so do sums that are kept between
-/// products, of [`TILE`] elements; the
-/// places have no more than `rows` rows and `cols` columns and are the caller's, initialised for [`Begin::Add`].
+/// The processor has AVX-512; a and b begin at a cache line and have `depth` lines; sums that are kept
+/// between products begin at one and have [`TILE`] elements; the places have no more than `rows` rows and `cols` columns and are the caller's, initialised for [`Begin::Add`].
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn tile(
     (rows, cols): (usize, usize),
