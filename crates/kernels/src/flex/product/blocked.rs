@@ -1,24 +1,19 @@
 //! A product in blocks that fit the caches, in one piece or by Strassen's seven products of quarters.
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::pack::{Source, pack};
-use super::tile::{Begin, COLS, Goal, LANES, Place, ROWS, TILE, tile};
+use super::isa::Isa;
+use super::pack::Source;
+use super::tile::{Begin, Goal, Place, elements};
 use super::{Matrix, Operand, Start};
 use crate::flex::buffer::Out;
 
-/// Steps of the depth in one block: a tile of a of this depth (24 KiB) fits the first cache, a few of each sum the second.
-const DEPTH: usize = 384;
-/// Tiles of a, of every sum, that a task packs for itself at a time; in one piece there is room for more.
-const STRASSEN_TILES: usize = 3;
-const PLAIN_TILES: usize = 16;
-/// Panels of b that a task goes through before the next sum: what they add to stays in the second cache.
-const PANELS: usize = 6;
-/// Bytes of packed b at a time, unless one block of the depth is more.
-const PACKED: usize = 17 << 20;
+/// Elements to the next cache line, at most.
+const ALIGNED: usize = 16;
 
 /// A product of a sum of a's blocks and one of b's, in terms of the sums that [`pack`] makes.
 struct Step {
@@ -108,11 +103,6 @@ thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Whether the processor has the instructions.
-pub(super) fn available() -> bool {
-    std::arch::is_x86_feature_detected!("avx512f")
-}
-
 /// Tiles and panels from which to which.
 type Task = ((usize, usize), (usize, usize));
 
@@ -136,14 +126,14 @@ struct Cut {
 }
 
 impl Cut {
-    fn new(grid: usize, [m, n, k]: [usize; 3]) -> Self {
+    fn new<S: Isa>(grid: usize, [m, n, k]: [usize; 3]) -> Self {
         let (rows, cols) = (m.div_ceil(grid), n.div_ceil(grid));
-        let (tiles, panels) = (rows.div_ceil(ROWS), cols.div_ceil(COLS));
-        let slices = k.div_ceil(DEPTH * grid);
+        let (tiles, panels) = (rows.div_ceil(S::ROWS), cols.div_ceil(S::COLS));
+        let slices = k.div_ceil(S::DEPTH * grid);
         let slice = k.div_ceil(slices).next_multiple_of(grid);
         let depth = slice / grid;
-        let packed = (steps(grid).len() * depth * COLS).saturating_mul(panels);
-        let together = (PACKED / packed.saturating_mul(size_of::<f32>())).clamp(1, slices);
+        let packed = (steps(grid).len() * depth * S::COLS).saturating_mul(panels);
+        let together = (S::PACKED / packed.saturating_mul(size_of::<f32>())).clamp(1, slices);
         Self {
             rows,
             cols,
@@ -163,20 +153,20 @@ fn steps(grid: usize) -> &'static [Step] {
 }
 
 /// Bytes that [`run`] works in, beside a small piece for each thread.
-pub(super) fn workspace<const GRID: usize>(size: [usize; 3]) -> usize {
-    let cut = Cut::new(GRID, size);
+pub(super) fn workspace<S: Isa, const GRID: usize>(size: [usize; 3]) -> usize {
+    let cut = Cut::new::<S>(GRID, size);
     let numbers = cut.together.saturating_mul(cut.packed);
     numbers
-        .saturating_add(LANES)
+        .saturating_add(ALIGNED)
         .saturating_mul(size_of::<f32>())
 }
 
 /// out = start + scale a b, where `out` is dense; in one piece (GRID 1) or by quarters (GRID 2).
 ///
 /// # Safety
-/// The processor has AVX-512; `out` points to the result's elements, initialised for [`Start::Add`], and nobody else touches
+/// The processor has the instructions; `out` points to the result's elements, initialised for [`Start::Add`], and nobody else touches
 /// them.
-pub(super) unsafe fn run<const GRID: usize>(
+pub(super) unsafe fn run<S: Isa, const GRID: usize>(
     out: Out,
     start: Start<'_>,
     a: Matrix<'_>,
@@ -184,8 +174,8 @@ pub(super) unsafe fn run<const GRID: usize>(
     scale: f32,
 ) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
-    let cut = Cut::new(GRID, [m, n, k]);
-    let job = Job::<GRID> {
+    let cut = Cut::new::<S>(GRID, [m, n, k]);
+    let job = Job::<S, GRID> {
         out,
         start,
         scale,
@@ -211,23 +201,22 @@ pub(super) unsafe fn run<const GRID: usize>(
             along_first: true,
         },
         cut,
+        isa: PhantomData,
     };
     let cut = &job.cut;
-    let mut buffer: Vec<f32> = Vec::with_capacity(cut.together * cut.packed + LANES);
+    let mut buffer: Vec<f32> = Vec::with_capacity(cut.together * cut.packed + ALIGNED);
     let begin = buffer.as_mut_ptr();
-    let packed = Out(begin.wrapping_add(begin.align_offset(64).min(LANES)));
-    let lanes = cut.panels * COLS / LANES;
+    let packed = Out(begin.wrapping_add(begin.align_offset(64).min(ALIGNED)));
     let tasks = job.tasks(rayon::current_num_threads());
     let mut from = 0;
     while from < cut.slices {
         let to = (from + cut.together).min(cut.slices);
-        (0..(to - from) * lanes)
+        (0..(to - from) * cut.panels)
             .into_par_iter()
-            .with_min_len(2)
             .for_each(|number| {
-                let (slice, lane) = (number / lanes, number % lanes);
-                // SAFETY: every task packs lines of its own.
-                unsafe { job.pack_b(from + slice, lane, packed.at(slice * cut.packed)) };
+                let (slice, panel) = (number / cut.panels, number % cut.panels);
+                // SAFETY: every task packs a panel of its own.
+                unsafe { job.pack_b(from + slice, panel, packed.at(slice * cut.packed)) };
             });
         let next = AtomicUsize::new(0);
         (0..rayon::current_num_threads())
@@ -244,7 +233,7 @@ pub(super) unsafe fn run<const GRID: usize>(
 }
 
 /// A product that is under way.
-struct Job<'a, const GRID: usize> {
+struct Job<'a, S, const GRID: usize> {
     out: Out,
     start: Start<'a>,
     scale: f32,
@@ -252,21 +241,24 @@ struct Job<'a, const GRID: usize> {
     a: Source,
     b: Source,
     cut: Cut,
+    isa: PhantomData<S>,
 }
 
-impl<const GRID: usize> Job<'_, GRID> {
+impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
     /// Tiles and panels of each task. They decide who does what, never how an element is computed: the last ones are small,
     /// so that all threads end at about the same time.
     fn tasks(&self, threads: usize) -> Vec<Task> {
         let most = if GRID == 1 {
-            PLAIN_TILES
+            S::PLAIN_TILES
         } else {
-            STRASSEN_TILES
+            S::STRASSEN_TILES
         };
         let (tiles, panels) = (self.cut.tiles, self.cut.panels);
         // With fewer tiles than threads, the columns are shared too.
         let parts = match tiles < threads {
-            true => (2 * threads).div_ceil(tiles).min(panels.div_ceil(PANELS)),
+            true => (2 * threads)
+                .div_ceil(tiles)
+                .min(panels.div_ceil(S::PANELS)),
             false => 1,
         };
         let mut tasks = Vec::new();
@@ -292,26 +284,26 @@ impl<const GRID: usize> Job<'_, GRID> {
         }
     }
 
-    /// Packs 16 columns of every block of b.
+    /// Packs a panel of every block of b.
     ///
     /// # Safety
-    /// The processor has AVX-512 and `packed` has room for a slice.
-    unsafe fn pack_b(&self, slice: usize, lane: usize, packed: *mut f32) {
-        let (panel, half) = (lane / 2, lane % 2);
+    /// The processor has the instructions and `packed` has room for a slice.
+    unsafe fn pack_b(&self, slice: usize, panel: usize, packed: *mut f32) {
         let (panels, depth) = (self.cut.panels, self.cut.depth);
         let source = self.slice_of(&self.b, slice);
         // SAFETY: promised by the caller.
         unsafe {
-            pack::<GRID>(&source, (lane * LANES, LANES), COLS, |sum| {
-                packed.wrapping_add((sum * panels + panel) * depth * COLS + half * LANES)
+            let places = std::array::from_fn(|sum| {
+                packed.wrapping_add((sum * panels + panel) * depth * S::COLS)
             });
+            S::pack::<GRID, 2>(&source, (panel * S::COLS, S::COLS), S::COLS, places);
         }
     }
 
     /// The rows of tiles and columns of panels in all blocks of the result, over slices of the depth.
     ///
     /// # Safety
-    /// The processor has AVX-512, the slices of b are packed, and nobody else writes there.
+    /// The processor has the instructions, the slices of b are packed, and nobody else writes there.
     unsafe fn multiply(
         &self,
         slices: (usize, usize),
@@ -321,39 +313,44 @@ impl<const GRID: usize> Job<'_, GRID> {
     ) {
         let (depth, panels) = (self.cut.depth, self.cut.panels);
         let (steps, tiles) = (steps(GRID), bottom - top);
-        let place = |sum: usize, tile: usize| (sum * tiles + tile) * depth * LANES;
+        let place = |sum: usize, tile: usize| (sum * tiles + tile) * depth * S::LANES;
         let sums = place(steps.len(), 0);
-        let sum_tiles = GRID * GRID * tiles * PANELS;
-        with_scratch(sums + sum_tiles * TILE, |a| {
+        let sum_tiles = GRID * GRID * tiles * S::PANELS;
+        with_scratch(sums + sum_tiles * elements::<S>(), |a| {
             let sums = a.wrapping_add(sums);
             for slice in slices.0..slices.1 {
                 let source = self.slice_of(&self.a, slice);
                 for tile in 0..tiles {
-                    let first = (top + tile) * ROWS;
+                    let first = (top + tile) * S::ROWS;
                     // SAFETY: the scratch memory has room for the tiles of all sums.
                     unsafe {
-                        pack::<GRID>(&source, (first, ROWS), LANES, |sum| {
-                            a.wrapping_add(place(sum, tile))
-                        })
+                        let places = std::array::from_fn(|sum| a.wrapping_add(place(sum, tile)));
+                        S::pack::<GRID, 1>(&source, (first, S::ROWS), S::LANES, places);
                     };
                 }
                 let b = packed.at((slice - slices.0) * self.cut.packed);
                 let mut from = left;
                 while from < right {
-                    let to = (from + PANELS).min(right);
+                    let to = (from + S::PANELS).min(right);
                     for step in steps {
                         for panel in from..to {
-                            let b = b.wrapping_add((step.b * panels + panel) * depth * COLS);
+                            let b = b.wrapping_add((step.b * panels + panel) * depth * S::COLS);
+                            let sum = |block: usize| {
+                                let at = block * tiles * S::PANELS + panel - from;
+                                sums.wrapping_add(at * elements::<S>())
+                            };
+                            let parts = step.parts;
+                            let mut goals = [0, parts.len() - 1].map(|part| {
+                                let part = parts[part];
+                                self.goal(slice, part, (top, panel), sum(part.block))
+                            });
                             for tile in 0..tiles {
                                 let a = a.wrapping_add(place(step.a, tile));
-                                let near = tile * PANELS + panel - from;
-                                let sum = |block: usize| {
-                                    let at = block * tiles * PANELS + near;
-                                    sums.wrapping_add(at * TILE)
-                                };
-                                // SAFETY: both are packed, and the results are this task's.
-                                unsafe {
-                                    self.add_tile((slice, step), (top + tile, panel), (a, b), sum);
+                                let size = self.tile_size(top + tile, panel);
+                                // SAFETY: both are packed, and the results are this task's; the places end with the result.
+                                unsafe { S::tile(size, depth, a, b, &goals[..parts.len()]) };
+                                for goal in &mut goals {
+                                    self.advance(goal);
                                 }
                             }
                         }
@@ -364,53 +361,49 @@ impl<const GRID: usize> Job<'_, GRID> {
         });
     }
 
-    /// # Safety
-    /// As for [`Self::multiply`].
-    unsafe fn add_tile(
-        &self,
-        (slice, step): (usize, &Step),
-        (row, panel): (usize, usize),
-        (a, b): (*const f32, *const f32),
-        sum: impl Fn(usize) -> *mut f32,
-    ) {
+    /// Rows and columns of a tile that count.
+    fn tile_size(&self, row: usize, panel: usize) -> (usize, usize) {
+        let rows = (self.cut.rows - row * S::ROWS).min(S::ROWS);
+        let cols = (self.cut.cols - panel * S::COLS).min(S::COLS);
+        (rows, cols)
+    }
+
+    /// What a tile adds to one block of the result.
+    fn goal(&self, slice: usize, part: Part, (row, panel): (usize, usize), sum: *mut f32) -> Goal {
         let (cut, [m, n]) = (&self.cut, self.size);
-        let rows = (cut.rows - row * ROWS).min(ROWS);
-        let cols = (cut.cols - panel * COLS).min(COLS);
-        let goal = |Part {
-                        block,
-                        sign,
-                        first,
-                        last,
-                    }: Part| {
-            let first_row = block / GRID * cut.rows + row * ROWS;
-            let first_col = block % GRID * cut.cols + panel * COLS;
-            let place = || Place {
-                out: self.out.at(first_row * n + first_col),
-                stride: n,
-                rows: m.saturating_sub(first_row).min(rows),
-                cols: n.saturating_sub(first_col).min(cols),
-                begin: match self.start {
-                    Start::Zero if slice == 0 => Begin::Zero,
-                    Start::Bias(bias) if slice == 0 => {
-                        Begin::Bias(bias.as_ptr().wrapping_add(first_col))
-                    }
-                    Start::Zero | Start::Bias(_) | Start::Add => Begin::Add,
-                },
-            };
-            Goal {
-                sum: sum(block),
-                scale: sign * self.scale,
-                first,
-                last: last.then(place),
-            }
+        let first_row = part.block / GRID * cut.rows + row * S::ROWS;
+        let first_col = part.block % GRID * cut.cols + panel * S::COLS;
+        let place = || Place {
+            out: self.out.at(first_row * n + first_col),
+            stride: n,
+            rows: m
+                .saturating_sub(first_row)
+                .min((part.block / GRID + 1) * cut.rows - first_row),
+            cols: n
+                .saturating_sub(first_col)
+                .min(self.tile_size(row, panel).1),
+            begin: match self.start {
+                Start::Zero if slice == 0 => Begin::Zero,
+                Start::Bias(bias) if slice == 0 => {
+                    Begin::Bias(bias.as_ptr().wrapping_add(first_col))
+                }
+                Start::Zero | Start::Bias(_) | Start::Add => Begin::Add,
+            },
         };
-        // SAFETY: promised by the caller; the places end with the result.
-        unsafe {
-            match *step.parts {
-                [one] => tile((rows, cols), cut.depth, a, b, &[goal(one)]),
-                [one, two] => tile((rows, cols), cut.depth, a, b, &[goal(one), goal(two)]),
-                _ => unreachable!("a product adds to one block or two"),
-            }
+        Goal {
+            sum,
+            scale: part.sign * self.scale,
+            first: part.first,
+            last: part.last.then(place),
+        }
+    }
+
+    /// From a tile's goal to that of the tile below.
+    fn advance(&self, goal: &mut Goal) {
+        goal.sum = goal.sum.wrapping_add(S::PANELS * elements::<S>());
+        if let Some(place) = &mut goal.last {
+            place.out = place.out.wrapping_add(S::ROWS * place.stride);
+            place.rows = place.rows.saturating_sub(S::ROWS);
         }
     }
 }
@@ -419,8 +412,8 @@ impl<const GRID: usize> Job<'_, GRID> {
 /// once, a tile by tile.
 ///
 /// # Safety
-/// As for [`super::small_product`]; and the processor has AVX-512.
-pub(super) unsafe fn alone(
+/// As for [`super::small_product`]; and the processor has the instructions.
+pub(super) unsafe fn alone<S: Isa>(
     [m, n, k]: [usize; 3],
     dst: (*mut f32, usize),
     lhs: Operand,
@@ -440,7 +433,7 @@ pub(super) unsafe fn alone(
     };
     let a = side(lhs, [lhs.1, lhs.2], m);
     let b = side(rhs, [rhs.2, rhs.1], n);
-    let panels = n.div_ceil(COLS);
+    let panels = n.div_ceil(S::COLS);
     for (_, rows, columns) in [lhs, rhs] {
         assert!(
             rows == 1 || columns == 1,
@@ -448,21 +441,25 @@ pub(super) unsafe fn alone(
         );
     }
     let begin = if accumulate { Begin::Add } else { Begin::Zero };
-    with_scratch(k * (LANES + panels * COLS), |a_panel| {
-        let b_panels = a_panel.wrapping_add(k * LANES);
-        let b_at = |panel: usize| b_panels.wrapping_add(panel * k * COLS);
+    with_scratch(k * (S::LANES + panels * S::COLS), |a_panel| {
+        let b_panels = a_panel.wrapping_add(k * S::LANES);
+        let b_at = |panel: usize| b_panels.wrapping_add(panel * k * S::COLS);
         // SAFETY: the scratch memory has room for a tile of a and all of b; places end with the result.
         unsafe {
-            for lane in 0..n.div_ceil(LANES) {
-                let to = b_at(lane / 2).wrapping_add(lane % 2 * LANES);
-                pack::<1>(&b, (lane * LANES, LANES), COLS, |_| to);
+            for panel in 0..panels {
+                let (first, to) = (panel * S::COLS, [b_at(panel); 7]);
+                if n - first > S::LANES {
+                    S::pack::<1, 2>(&b, (first, S::COLS), S::COLS, to);
+                } else {
+                    S::pack::<1, 1>(&b, (first, S::LANES), S::COLS, to);
+                }
             }
-            for row in (0..m).step_by(ROWS) {
-                let rows = (m - row).min(ROWS);
-                pack::<1>(&a, (row, ROWS), LANES, |_| a_panel);
+            for row in (0..m).step_by(S::ROWS) {
+                let rows = (m - row).min(S::ROWS);
+                S::pack::<1, 1>(&a, (row, S::ROWS), S::LANES, [a_panel; 7]);
                 for panel in 0..panels {
-                    let col = panel * COLS;
-                    let cols = (n - col).min(COLS);
+                    let col = panel * S::COLS;
+                    let cols = (n - col).min(S::COLS);
                     let place = Place {
                         out: dst.0.wrapping_add(row * dst.1 + col),
                         stride: dst.1,
@@ -476,7 +473,7 @@ pub(super) unsafe fn alone(
                         first: true,
                         last: Some(place),
                     };
-                    tile((rows, cols), k, a_panel, b_at(panel), &[goal]);
+                    S::tile((rows, cols), k, a_panel, b_at(panel), &[goal]);
                 }
             }
         }
@@ -486,10 +483,10 @@ pub(super) unsafe fn alone(
 /// Lends `len` elements of this thread's scratch memory, from the border of a cache line on.
 fn with_scratch(len: usize, work: impl FnOnce(*mut f32)) {
     SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.capacity() < len + LANES {
-            *scratch = Vec::with_capacity(len + LANES);
+        if scratch.capacity() < len + ALIGNED {
+            *scratch = Vec::with_capacity(len + ALIGNED);
         }
         let begin = scratch.as_mut_ptr();
-        work(begin.wrapping_add(begin.align_offset(64).min(LANES)));
+        work(begin.wrapping_add(begin.align_offset(64).min(ALIGNED)));
     });
 }

@@ -1,11 +1,11 @@
 //! Products of f32 matrices.
 //!
-//! Where the processor has AVX-512, large ones are this crate's own: Strassen's seven products of quarters instead of eight
+//! Where the processor has AVX-512 or AVX2, large ones are this crate's own: Strassen's seven products of quarters instead of eight
 //! (Strassen 1969), with the sums of quarters made while the operands are packed and the sums of products while they
 //! are in the caches, so that a multiplication in eight is saved and no pass over memory is added (Huang et al. 2016). With fewer
-//! rows, a transposed right operand, which weights of a file are in forward passes, is multiplied in the same blocks
-//! without Strassen. So are products on one thread, such as those of a head; those with an adapter's factors are a pass over the
-//! wide matrix. Everything else is the crate `gemm`'s.
+//! rows they are made in the same blocks without Strassen; with AVX-512 only where the right operand is transposed, as weights of
+//! a file are in forward passes. So are products on one thread, such as those of a head; those with an adapter's factors are a
+//! pass over the wide matrix. Everything else is the crate `gemm`'s.
 //!
 //! The order of an element's additions depends on the sizes, the layout and the processor, never on the number of threads.
 //! Strassen's products mix two rows each, half the rows apart: an infinite one, which a diverging run has, spoils the
@@ -14,6 +14,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod blocked;
+#[cfg(target_arch = "x86_64")]
+mod isa;
 #[cfg(target_arch = "x86_64")]
 mod pack;
 #[cfg(target_arch = "x86_64")]
@@ -135,10 +137,8 @@ pub(crate) unsafe fn product(out: Out, start: Start<'_>, a: Matrix<'_>, b: Matri
     counted(threads, || unsafe {
         match Way::of([m, n, k], b.is_turned()) {
             Way::Crate => by_crate(out, start, a, b, scale, parallel),
-            #[cfg(target_arch = "x86_64")]
-            Way::Blocked => blocked::run::<1>(out, start, a, b, scale),
-            #[cfg(target_arch = "x86_64")]
-            Way::Strassen => blocked::run::<2>(out, start, a, b, scale),
+            Way::Blocked(own) => (own.blocked)(out, start, a, b, scale),
+            Way::Strassen(own) => (own.strassen)(out, start, a, b, scale),
         }
     });
 }
@@ -162,45 +162,87 @@ pub(crate) unsafe fn small_product(
 ) {
     // SAFETY: promised by the caller.
     counted(1, || unsafe {
-        #[cfg(target_arch = "x86_64")]
-        if size[0] >= SMALL_ROWS && size[1] >= SMALL_COLUMNS && size[2] > 0 && blocked::available()
+        if size[0] >= SMALL_ROWS
+            && size[1] >= SMALL_COLUMNS
+            && size[2] > 0
+            && let Some(own) = Own::here()
         {
-            return blocked::alone(size, dst, lhs, rhs, scale, accumulate);
+            return (own.alone)(size, dst, lhs, rhs, scale, accumulate);
         }
         call_gemm(size, dst, lhs, rhs, scale, accumulate, false);
     });
 }
 
 /// Smaller products on one thread are not worth packing.
-#[cfg(target_arch = "x86_64")]
 const SMALL_ROWS: usize = 8;
-#[cfg(target_arch = "x86_64")]
 const SMALL_COLUMNS: usize = 16;
 
+/// As [`product`].
+type Run = unsafe fn(Out, Start<'_>, Matrix<'_>, Matrix<'_>, f32);
+/// As [`small_product`].
+type Small = unsafe fn([usize; 3], (*mut f32, usize), Operand, Operand, f32, bool);
+
+/// This crate's own products for a set of instructions.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+struct Own {
+    available: fn() -> bool,
+    /// Rows from which a product in blocks is faster than the crate's: where the right operand is dense, and where it is turned.
+    worth: [usize; 2],
+    blocked: Run,
+    strassen: Run,
+    blocked_workspace: fn([usize; 3]) -> usize,
+    strassen_workspace: fn([usize; 3]) -> usize,
+    alone: Small,
+    project: unsafe fn(&mut [f32], Block<'_>, &[f32], f32),
+    gather: unsafe fn(&mut [f32], Block<'_>, &[f32]),
+}
+
+impl Own {
+    /// The fastest first.
+    #[cfg(target_arch = "x86_64")]
+    const ALL: &[Self] = &[Self::of::<isa::Avx512>(), Self::of::<isa::Avx2>()];
+    #[cfg(not(target_arch = "x86_64"))]
+    const ALL: &[Self] = &[];
+
+    #[cfg(target_arch = "x86_64")]
+    const fn of<S: isa::Isa>() -> Self {
+        Self {
+            available: S::available,
+            worth: S::WORTH,
+            blocked: blocked::run::<S, 1>,
+            strassen: blocked::run::<S, 2>,
+            blocked_workspace: blocked::workspace::<S, 1>,
+            strassen_workspace: blocked::workspace::<S, 2>,
+            alone: blocked::alone::<S>,
+            project: S::project,
+            gather: S::gather,
+        }
+    }
+
+    /// Those for the best instructions of this processor.
+    fn here() -> Option<&'static Self> {
+        Self::ALL.iter().find(|own| (own.available)())
+    }
+}
+
 /// How a product is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Way {
     Crate,
-    #[cfg(target_arch = "x86_64")]
-    Blocked,
-    #[cfg(target_arch = "x86_64")]
-    Strassen,
+    Blocked(&'static Own),
+    Strassen(&'static Own),
 }
 
 impl Way {
-    /// The fastest for rows, columns and depth, as measured on two cores of an AMD EPYC (Zen 4).
+    /// The fastest for rows, columns and depth, as measured on two cores of an AMD EPYC (Zen 3 and Zen 4).
     fn of([m, n, k]: [usize; 3], turned: bool) -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if blocked::available() {
-            if m >= 640 && n >= 384 && k >= 384 {
-                return Self::Strassen;
+        match Own::here() {
+            Some(own) if m >= 640 && n >= 384 && k >= 384 => Self::Strassen(own),
+            Some(own) if m >= own.worth[usize::from(turned)] && n >= 256 && k >= 256 => {
+                Self::Blocked(own)
             }
-            if turned && m >= 128 && n >= 256 && k >= 256 {
-                return Self::Blocked;
-            }
+            _ => Self::Crate,
         }
-        let _ = (m, n, k, turned);
-        Self::Crate
     }
 }
 
@@ -209,10 +251,8 @@ impl Way {
 pub(crate) fn workspace(size: [usize; 3], turned: bool) -> usize {
     match Way::of(size, turned) {
         Way::Crate => size[2].min(CRATE_DEPTH) * size[1].min(CRATE_COLUMNS) * size_of::<f32>(),
-        #[cfg(target_arch = "x86_64")]
-        Way::Blocked => blocked::workspace::<1>(size),
-        #[cfg(target_arch = "x86_64")]
-        Way::Strassen => blocked::workspace::<2>(size),
+        Way::Blocked(own) => (own.blocked_workspace)(size),
+        Way::Strassen(own) => (own.strassen_workspace)(size),
     }
 }
 
@@ -313,41 +353,21 @@ pub(crate) struct Block<'a> {
 
 /// Whether [`project`] and [`gather`] are there for a matrix of that width and a factor of that rank.
 pub(crate) fn is_thin(width: usize, rank: usize) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return width > 0 && rank > 0 && blocked::available();
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        let _ = (width, rank);
-        false
-    }
+    width > 0 && rank > 0 && Own::here().is_some()
 }
 
 /// out [rows, rank] = scale drop(x) factor^T on the calling thread, for a factor [rank, width] that [`is_thin`].
 pub(crate) fn project(out: &mut [f32], wide: Block<'_>, factor: &[f32], scale: f32) {
-    #[cfg(target_arch = "x86_64")]
-    if is_thin(wide.width, factor.len() / wide.width) {
-        // SAFETY: the instructions are there.
-        return counted(1, || unsafe { thin::project(out, wide, factor, scale) });
-    }
-    unreachable!(
-        "asked for without the instructions: {} {}",
-        out.len(),
-        scale
-    );
+    let own = Own::here().expect("asked for where there are the instructions");
+    // SAFETY: the instructions are there.
+    counted(1, || unsafe { (own.project)(out, wide, factor, scale) });
 }
 
 /// out [rank, width] += t^T drop(x) on the calling thread, for t [rows, rank], where it [`is_thin`].
 pub(crate) fn gather(out: &mut [f32], wide: Block<'_>, t: &[f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if is_thin(wide.width, out.len() / wide.width) {
-        // SAFETY: the instructions are there.
-        return counted(1, || unsafe { thin::gather(out, wide, t) });
-    }
-    unreachable!(
-        "asked for without the instructions: {} {}",
-        out.len(),
-        t.len()
-    );
+    let own = Own::here().expect("asked for where there are the instructions");
+    // SAFETY: the instructions are there.
+    counted(1, || unsafe { (own.gather)(out, wide, t) });
 }
 
 /// A new matrix a b (times `scale`).
@@ -386,21 +406,21 @@ pub(crate) mod tests {
         out.into_iter().unzip()
     }
 
-    type Run = unsafe fn(Out, Start<'_>, Matrix<'_>, Matrix<'_>, f32);
+    /// This crate's own products that run here.
+    fn all() -> impl Iterator<Item = (&'static str, &'static Own)> {
+        let named = ["AVX-512", "AVX2"].into_iter().zip(Own::ALL);
+        named.filter(|(_, own)| (own.available)())
+    }
 
     /// Every way there is here, and the units in the last place of the largest sum of |a| |b| by which a result may be off. Strassen's
     /// products add up sums of two quarters, so intermediate values are up to four times as large, and there are twice as many.
-    fn ways() -> Vec<(&'static str, Run, f64)> {
-        #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
-        let mut ways: Vec<(&'static str, Run, f64)> = vec![(
-            "crate",
-            |out, start, a, b, scale| unsafe { by_crate(out, start, a, b, scale, true) },
-            1.0,
-        )];
-        #[cfg(target_arch = "x86_64")]
-        if blocked::available() {
-            ways.push(("blocked", blocked::run::<1>, 1.0));
-            ways.push(("strassen", blocked::run::<2>, 8.0));
+    fn ways() -> Vec<(String, Run, f64)> {
+        let by_crate: Run =
+            |out, start, a, b, scale| unsafe { by_crate(out, start, a, b, scale, true) };
+        let mut ways = vec![("crate".to_owned(), by_crate, 1.0)];
+        for (name, own) in all() {
+            ways.push((format!("blocked, {name}"), own.blocked, 1.0));
+            ways.push((format!("strassen, {name}"), own.strassen, 8.0));
         }
         ways
     }
@@ -466,6 +486,8 @@ pub(crate) mod tests {
 
     #[test]
     fn small_products_are_right_inside_larger_buffers() {
+        let mut smalls: Vec<(&str, Small)> = vec![("as chosen", small_product)];
+        smalls.extend(all().map(|(name, own)| (name, own.alone)));
         for [m, n, k] in [
             [1, 1, 1],
             [3, 20, 7],
@@ -484,30 +506,87 @@ pub(crate) mod tests {
             let lefts = [(a_data.as_ptr(), k, 1), (a_turned.as_ptr(), 1, m)];
             let rights = [(b_data.as_ptr(), n, 1), (b_turned.as_ptr(), 1, k)];
             for (turned, accumulate) in [(0, false), (1, true), (2, false), (3, true)] {
-                // Rows with a gap between them, which must stay as it is.
-                let stride = n + 3;
-                let mut out = vec![if accumulate { 1.0 } else { f32::NAN }; m * stride];
-                for row in 0..m {
-                    out[row * stride + n..(row + 1) * stride].fill(7.0);
+                for (name, small) in &smalls {
+                    // Rows with a gap between them, which must stay as it is.
+                    let stride = n + 3;
+                    let mut out = vec![if accumulate { 1.0 } else { f32::NAN }; m * stride];
+                    for row in 0..m {
+                        out[row * stride + n..(row + 1) * stride].fill(7.0);
+                    }
+                    let dst = (out.as_mut_ptr(), stride);
+                    // SAFETY: the buffers have the sizes of the product.
+                    unsafe {
+                        let (left, right) = (lefts[turned & 1], rights[turned >> 1]);
+                        small([m, n, k], dst, left, right, 0.5, accumulate);
+                    }
+                    for (at, found) in out.iter().enumerate() {
+                        let (row, col) = (at / stride, at % stride);
+                        let right = match col < n {
+                            true => 0.5 * product[row * n + col] + f64::from(u8::from(accumulate)),
+                            false => 7.0,
+                        };
+                        let off = (f64::from(*found) - right).abs();
+                        let allowed = f64::from(f32::EPSILON) * (largest + 1.0);
+                        assert!(
+                            off <= allowed,
+                            "{name}, {m} x {n} x {k}, {turned}: {found} for {right}"
+                        );
+                    }
                 }
-                let dst = (out.as_mut_ptr(), stride);
-                // SAFETY: the buffers have the sizes of the product.
-                unsafe {
-                    let (left, right) = (lefts[turned & 1], rights[turned >> 1]);
-                    small_product([m, n, k], dst, left, right, 0.5, accumulate);
-                }
-                for (at, found) in out.iter().enumerate() {
-                    let (row, col) = (at / stride, at % stride);
-                    let right = match col < n {
-                        true => 0.5 * product[row * n + col] + f64::from(u8::from(accumulate)),
-                        false => 7.0,
-                    };
-                    let off = (f64::from(*found) - right).abs();
-                    let allowed = f64::from(f32::EPSILON) * (largest + 1.0);
-                    assert!(
-                        off <= allowed,
-                        "{m} x {n} x {k}, {turned}: {found} for {right}"
-                    );
+            }
+        }
+    }
+
+    #[test]
+    fn products_with_factors_are_right_with_all_instructions() {
+        for (rows, width, rank) in [
+            (1, 1, 1),
+            (3, 17, 3),
+            (37, 100, 5),
+            (9, 64, 15),
+            (20, 40, 8),
+        ] {
+            let x = normal(rows * width, 1);
+            let (factor, t) = (normal(rank * width, 2), normal(rows * rank, 3));
+            for dropout in [Dropout::NONE, Dropout::new(0.3, 5)] {
+                // The dropout's stream begins elsewhere.
+                let (first, mask) = (11, dropout.mask());
+                let dropped = |(at, x): (usize, &f32)| match dropout.is_none() {
+                    true => *x,
+                    false => x * mask.factor(first + at as u32),
+                };
+                let dropped: Vec<f32> = x.iter().enumerate().map(dropped).collect();
+                let dropped = Matrix::new(&dropped, rows, width);
+                let factors = Matrix::new(&factor, rank, width).transposed();
+                let projected = exact(dropped, factors);
+                let gathered = exact(Matrix::new(&t, rows, rank).transposed(), dropped);
+                let wide = Block {
+                    x: &x,
+                    width,
+                    first,
+                    dropout,
+                };
+                for (name, own) in all() {
+                    let mut projection = vec![f32::NAN; rows * rank];
+                    let mut sum = vec![1.0; rank * width];
+                    // SAFETY: the instructions are there.
+                    unsafe {
+                        (own.project)(&mut projection, wide, &factor, 0.5);
+                        (own.gather)(&mut sum, wide, &t);
+                    }
+                    for (found, (right, sizes), scale, start) in [
+                        (projection, &projected, 0.5, 0.0),
+                        (sum, &gathered, 1.0, 1.0),
+                    ] {
+                        let largest = sizes.iter().copied().fold(1.0, f64::max);
+                        for (at, (found, right)) in found.iter().zip(right).enumerate() {
+                            let off = (f64::from(*found) - (scale * right + start)).abs();
+                            assert!(
+                                off <= 2.0 * f64::from(f32::EPSILON) * (largest + start),
+                                "{name}, {rows} x {width}, rank {rank}, {dropout:?}, element {at}: {found} for {right}"
+                            );
+                        }
+                    }
                 }
             }
         }

@@ -1,14 +1,7 @@
 //! Products with the narrow factors of an adapter: a pass over the wide operand, whose dropout is drawn on the way.
 
-use std::arch::x86_64::{
-    __m512, __m512i, _mm512_add_epi32, _mm512_cmplt_epu32_mask, _mm512_fmadd_ps,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_mul_ps,
-    _mm512_mullo_epi32, _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32,
-    _mm512_setzero_ps, _mm512_srli_epi32, _mm512_xor_si512,
-};
-
 use super::Block;
-use super::tile::{LANES, mask};
+use super::isa::Isa;
 use crate::random::Mask;
 
 impl Block<'_> {
@@ -20,59 +13,49 @@ impl Block<'_> {
         (!self.dropout.is_none()).then(|| self.dropout.mask())
     }
 
-    /// 16 elements of a row from a column on, dropped; 0 beyond its end.
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn read(&self, dropout: Option<&Mask>, row: usize, col: usize) -> __m512 {
+    /// A register of a row's elements from a column on, dropped; 0 beyond its end.
+    ///
+    /// # Safety
+    /// The processor has the instructions.
+    #[inline(always)]
+    unsafe fn read<S: Isa>(&self, dropout: Option<&Mask>, row: usize, col: usize) -> S::Register {
         let at = row * self.width + col;
-        let there = mask(self.width - col);
-        // SAFETY: the mask ends with the row.
-        let x = unsafe { _mm512_maskz_loadu_ps(there, self.x.as_ptr().add(at)) };
-        match dropout {
-            None => x,
-            Some(dropout) => {
-                let position = self.first.wrapping_add(at as u32);
-                dropped(x, dropout, position)
+        // SAFETY: what is read ends with the row.
+        unsafe {
+            let x = upto::<S>(self.width - col, self.x.as_ptr().add(at));
+            match dropout {
+                None => x,
+                Some(dropout) => S::dropped(x, dropout, self.first.wrapping_add(at as u32)),
             }
         }
     }
 }
 
-/// x times the factors of a mask from a position on.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn dropped(x: __m512, dropout: &Mask, position: u32) -> __m512 {
-    let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    let word = |word: u32| _mm512_set1_epi32(word.cast_signed());
-    let position = _mm512_add_epi32(word(position), lanes);
-    let hash = mixed(_mm512_xor_si512(position, word(dropout.low)));
-    let hash = mixed(_mm512_add_epi32(hash, word(dropout.high)));
-    let falls = _mm512_cmplt_epu32_mask(hash, word(dropout.threshold));
-    _mm512_mul_ps(x, _mm512_maskz_mov_ps(!falls, _mm512_set1_ps(dropout.keep)))
-}
-
-/// The bijection behind [`Mask::factor`].
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn mixed(x: __m512i) -> __m512i {
-    let word = |word: u32| _mm512_set1_epi32(word.cast_signed());
-    let x = _mm512_xor_si512(x, _mm512_srli_epi32::<16>(x));
-    let x = _mm512_mullo_epi32(x, word(Mask::FACTORS[0]));
-    let x = _mm512_xor_si512(x, _mm512_srli_epi32::<15>(x));
-    let x = _mm512_mullo_epi32(x, word(Mask::FACTORS[1]));
-    _mm512_xor_si512(x, _mm512_srli_epi32::<16>(x))
+/// A register of the elements from an address on, of which there are `left`.
+///
+/// # Safety
+/// The processor has the instructions, and the elements are readable.
+#[inline(always)]
+unsafe fn upto<S: Isa>(left: usize, from: *const f32) -> S::Register {
+    // SAFETY: promised by the caller.
+    unsafe {
+        match left >= S::LANES {
+            true => S::read(from),
+            false => S::read_first(left, from),
+        }
+    }
 }
 
 /// Calls a function for each group of 8, 4, 2 or 1 of the rank's columns.
 macro_rules! in_groups {
-    ($rank:expr, |$from:ident| $call:ident::<_>($($arg:expr),*)) => {
+    ($rank:expr, |$from:ident| $call:ident::<S>($($arg:expr),*)) => {
         let mut $from = 0;
         while $from < $rank {
             $from += match $rank - $from {
-                1 => { $call::<1>($($arg),*); 1 }
-                2..=3 => { $call::<2>($($arg),*); 2 }
-                4..=7 => { $call::<4>($($arg),*); 4 }
-                _ => { $call::<8>($($arg),*); 8 }
+                1 => { $call::<S, 1>($($arg),*); 1 }
+                2..=3 => { $call::<S, 2>($($arg),*); 2 }
+                4..=7 => { $call::<S, 4>($($arg),*); 4 }
+                _ => { $call::<S, 8>($($arg),*); 8 }
             };
         }
     };
@@ -81,21 +64,26 @@ macro_rules! in_groups {
 /// out [rows, rank] = scale drop(x) factor^T, for a factor [rank, width].
 ///
 /// # Safety
-/// The processor has AVX-512.
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn project(out: &mut [f32], wide: Block<'_>, factor: &[f32], scale: f32) {
+/// The processor has the instructions.
+#[inline(always)]
+pub(super) unsafe fn project<S: Isa>(out: &mut [f32], wide: Block<'_>, factor: &[f32], scale: f32) {
     let rank = factor.len() / wide.width;
-    in_groups!(rank, |from| project_group::<_>(
-        out,
-        wide,
-        factor,
-        scale,
-        (from, rank)
-    ));
+    // SAFETY: promised by the caller.
+    unsafe {
+        in_groups!(rank, |from| project_group::<S>(
+            out,
+            wide,
+            factor,
+            scale,
+            (from, rank)
+        ));
+    }
 }
 
-#[target_feature(enable = "avx512f")]
-fn project_group<const R: usize>(
+/// # Safety
+/// As for [`project`].
+#[inline(always)]
+unsafe fn project_group<S: Isa, const R: usize>(
     out: &mut [f32],
     wide: Block<'_>,
     factor: &[f32],
@@ -103,18 +91,22 @@ fn project_group<const R: usize>(
     group: (usize, usize),
 ) {
     let rows = wide.rows();
-    for row in (0..rows).step_by(2) {
-        if row + 1 < rows {
-            project_rows::<R, 2>(out, wide, factor, scale, group, row);
-        } else {
-            project_rows::<R, 1>(out, wide, factor, scale, group, row);
+    for row in (0..rows).step_by(S::PROJECTED) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            if S::PROJECTED == 2 && row + 1 < rows {
+                project_rows::<S, R, 2>(out, wide, factor, scale, group, row);
+            } else {
+                project_rows::<S, R, 1>(out, wide, factor, scale, group, row);
+            }
         }
     }
 }
 
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn project_rows<const R: usize, const N: usize>(
+/// # Safety
+/// As for [`project`].
+#[inline(always)]
+unsafe fn project_rows<S: Isa, const R: usize, const N: usize>(
     out: &mut [f32],
     wide: Block<'_>,
     factor: &[f32],
@@ -123,26 +115,28 @@ fn project_rows<const R: usize, const N: usize>(
     row: usize,
 ) {
     let dropout = wide.mask();
-    let mut sums = [[_mm512_setzero_ps(); R]; N];
-    for col in (0..wide.width).step_by(LANES) {
-        let mut x = [_mm512_setzero_ps(); N];
-        for (n, x) in x.iter_mut().enumerate() {
-            *x = wide.read(dropout.as_ref(), row + n, col);
-        }
-        let there = mask(wide.width - col);
-        for j in 0..R {
-            let at = (from + j) * wide.width + col;
-            // SAFETY: the mask ends with the factor's row.
-            let factor = unsafe { _mm512_maskz_loadu_ps(there, factor.as_ptr().add(at)) };
-            for (sums, x) in sums.iter_mut().zip(x) {
-                sums[j] = _mm512_fmadd_ps(x, factor, sums[j]);
+    let mut sums = [[S::zero(); R]; N];
+    for col in (0..wide.width).step_by(S::LANES) {
+        // SAFETY: what is read ends with the rows of x and of the factor.
+        unsafe {
+            let mut x = [S::zero(); N];
+            for (n, x) in x.iter_mut().enumerate() {
+                *x = wide.read::<S>(dropout.as_ref(), row + n, col);
+            }
+            for j in 0..R {
+                let at = (from + j) * wide.width + col;
+                let factor = upto::<S>(wide.width - col, factor.as_ptr().add(at));
+                for (sums, x) in sums.iter_mut().zip(x) {
+                    sums[j] = S::mul_add(x, factor, sums[j]);
+                }
             }
         }
     }
     for (n, sums) in sums.iter().enumerate() {
         let at = (row + n) * rank + from;
         for (out, sum) in out[at..at + R].iter_mut().zip(sums) {
-            *out = scale * _mm512_reduce_add_ps(*sum);
+            // SAFETY: the instructions are there.
+            *out = scale * unsafe { S::sum(*sum) };
         }
     }
 }
@@ -153,15 +147,20 @@ const ROWS: usize = 8;
 /// out [rank, width] += t^T drop(x), for t [rows, rank].
 ///
 /// # Safety
-/// The processor has AVX-512.
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn gather(out: &mut [f32], wide: Block<'_>, t: &[f32]) {
+/// The processor has the instructions.
+#[inline(always)]
+pub(super) unsafe fn gather<S: Isa>(out: &mut [f32], wide: Block<'_>, t: &[f32]) {
     let rank = out.len() / wide.width;
-    in_groups!(rank, |from| gather_group::<_>(out, wide, t, (from, rank)));
+    // SAFETY: promised by the caller.
+    unsafe {
+        in_groups!(rank, |from| gather_group::<S>(out, wide, t, (from, rank)));
+    }
 }
 
-#[target_feature(enable = "avx512f")]
-fn gather_group<const R: usize>(
+/// # Safety
+/// As for [`gather`].
+#[inline(always)]
+unsafe fn gather_group<S: Isa, const R: usize>(
     out: &mut [f32],
     wide: Block<'_>,
     t: &[f32],
@@ -171,26 +170,28 @@ fn gather_group<const R: usize>(
     let dropout = wide.mask();
     for top in (0..rows).step_by(ROWS) {
         let bottom = (top + ROWS).min(rows);
-        for col in (0..width).step_by(LANES) {
-            let there = mask(width - col);
-            let mut sums = [_mm512_setzero_ps(); R];
-            for (j, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: the mask ends with the row of the result.
-                *sum = unsafe {
-                    _mm512_maskz_loadu_ps(there, out.as_ptr().add((from + j) * width + col))
-                };
-            }
-            for row in top..bottom {
-                let x = wide.read(dropout.as_ref(), row, col);
-                let at = row * rank + from;
-                for (sum, t) in sums.iter_mut().zip(&t[at..at + R]) {
-                    *sum = _mm512_fmadd_ps(x, _mm512_set1_ps(*t), *sum);
+        for col in (0..width).step_by(S::LANES) {
+            let left = width - col;
+            let mut sums = [S::zero(); R];
+            // SAFETY: what is read and written ends with the rows.
+            unsafe {
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    *sum = upto::<S>(left, out.as_ptr().add((from + j) * width + col));
                 }
-            }
-            for (j, sum) in sums.iter().enumerate() {
-                let at = (from + j) * width + col;
-                // SAFETY: as above.
-                unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr().add(at), there, *sum) };
+                for row in top..bottom {
+                    let x = wide.read::<S>(dropout.as_ref(), row, col);
+                    let at = row * rank + from;
+                    for (sum, t) in sums.iter_mut().zip(&t[at..at + R]) {
+                        *sum = S::mul_add(x, S::splat(*t), *sum);
+                    }
+                }
+                for (j, sum) in sums.iter().enumerate() {
+                    let to = out.as_mut_ptr().add((from + j) * width + col);
+                    match left >= S::LANES {
+                        true => S::write(to, *sum),
+                        false => S::write_first(left, to, *sum),
+                    }
+                }
             }
         }
     }

@@ -1,19 +1,6 @@
-//! The innermost loop: a tile of up to 14 x 32 results, which stays in the registers of AVX-512 over the whole depth.
+//! The innermost loop: a tile of results, which stays in the registers over the whole depth.
 
-use std::arch::x86_64::{
-    __m512, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_fmadd_ps, _mm512_load_ps,
-    _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_store_ps, _mm512_storeu_ps,
-};
-
-/// Elements of a register.
-pub(super) const LANES: usize = 16;
-/// Rows of a tile: 14 x 2 sums, two columns of b and one element of a fill the 32 registers.
-pub(super) const ROWS: usize = 14;
-/// Columns of a tile.
-pub(super) const COLS: usize = 2 * LANES;
-/// Lines of b between the one that is multiplied and the one that is fetched.
-const AHEAD: usize = 24;
+use super::isa::{Isa, fetch};
 
 /// What a result begins with.
 #[derive(Clone, Copy)]
@@ -48,15 +35,20 @@ pub(super) struct Goal {
 }
 
 /// Elements of a tile.
-pub(super) const TILE: usize = ROWS * COLS;
+pub(super) const fn elements<S: Isa>() -> usize {
+    S::ROWS * S::COLS
+}
 
-/// Adds scale a b to every goal, for packed a ([depth][16], of which `rows` count) and b ([depth][32], of which `cols` count).
+/// Floats of a cache line.
+const LINE: usize = 16;
+
+/// Adds scale a b to every goal, for packed a ([depth][LANES], of which `rows` count) and b ([depth][COLS], of which `cols` count).
 ///
 /// # Safety
-/// The processor has AVX-512; a and b begin at a cache line and have `depth` lines; sums that are kept
-/// between products begin at one and have [`TILE`] elements; the places have no more than `rows` rows and `cols` columns and are the caller's, initialised for [`Begin::Add`].
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn tile(
+/// The processor has the instructions; a and b begin at a cache line and have `depth` lines; sums that are kept
+/// between products begin at one and have [`elements`]; the places have no more than `cols` columns, and no more than `rows` rows where those are not [`Isa::ROWS`], and are the caller's, initialised for [`Begin::Add`].
+#[inline(always)]
+pub(super) unsafe fn tile<S: Isa>(
     (rows, cols): (usize, usize),
     depth: usize,
     a: *const f32,
@@ -65,94 +57,89 @@ pub(super) unsafe fn tile(
 ) {
     // SAFETY: promised by the caller.
     unsafe {
-        if cols <= LANES {
-            columns_of::<1>(rows, depth, a, b, goals);
+        if cols <= S::LANES {
+            columns_of::<S, 1>(rows, depth, a, b, goals);
         } else {
-            columns_of::<2>(rows, depth, a, b, goals);
+            columns_of::<S, 2>(rows, depth, a, b, goals);
         }
     }
 }
 
 /// # Safety
-/// As for [`tile`], with at most 16 N columns.
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn columns_of<const N: usize>(
+/// As for [`tile`], with at most N registers of columns.
+#[inline(always)]
+unsafe fn columns_of<S: Isa, const N: usize>(
     rows: usize,
     depth: usize,
     a: *const f32,
     b: *const f32,
     goals: &[Goal],
 ) {
-    // SAFETY: promised by the caller.
+    // SAFETY: promised by the caller. Tiles larger than the instructions' are not made.
     unsafe {
         match rows {
-            0..=2 => block::<2, N>(depth, a, b, goals),
-            3..=4 => block::<4, N>(depth, a, b, goals),
-            5..=6 => block::<6, N>(depth, a, b, goals),
-            7..=8 => block::<8, N>(depth, a, b, goals),
-            9..=10 => block::<10, N>(depth, a, b, goals),
-            11..=12 => block::<12, N>(depth, a, b, goals),
-            _ => block::<ROWS, N>(depth, a, b, goals),
+            0..=2 => block::<S, 2, N>(depth, a, b, goals),
+            3..=4 => block::<S, 4, N>(depth, a, b, goals),
+            5..=6 => block::<S, 6, N>(depth, a, b, goals),
+            7..=8 if S::ROWS > 6 => block::<S, 8, N>(depth, a, b, goals),
+            9..=10 if S::ROWS > 6 => block::<S, 10, N>(depth, a, b, goals),
+            11..=12 if S::ROWS > 6 => block::<S, 12, N>(depth, a, b, goals),
+            _ if S::ROWS > 6 => block::<S, 14, N>(depth, a, b, goals),
+            _ => unreachable!("a tile of more rows than there are"),
         }
     }
 }
 
 /// # Safety
-/// As for [`tile`], with at most M rows and 16 N columns.
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn block<const M: usize, const N: usize>(
+/// As for [`tile`], with at most M rows and N registers of columns.
+#[inline(always)]
+unsafe fn block<S: Isa, const M: usize, const N: usize>(
     depth: usize,
     mut a: *const f32,
     mut b: *const f32,
     goals: &[Goal],
 ) {
-    let near = nearby(goals);
-    let mut sums = [[_mm512_setzero_ps(); N]; M];
-    for step in 0..depth {
-        // SAFETY: a and b have `depth` lines; fetching reads nothing.
-        unsafe {
-            let mut line = [_mm512_setzero_ps(); N];
-            for (j, line) in line.iter_mut().enumerate() {
-                *line = _mm512_load_ps(b.add(j * LANES));
-                let ahead = b.wrapping_add(AHEAD * COLS + j * LANES);
-                _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+    let mut sums = [[S::zero(); N]; M];
+    // Before the end, line by line, what the sums go to is fetched.
+    let near = nearby::<S>(goals);
+    let (across, lines) = (S::COLS / LINE, S::COLS / LINE * M);
+    let before = depth.saturating_sub(S::FETCHED.max(lines));
+    let after = (depth - before).saturating_sub(lines);
+    // SAFETY: a and b have `depth` lines.
+    unsafe {
+        for _ in 0..before {
+            step::<S, M, N>(&mut sums, &mut a, &mut b);
+        }
+        for line in 0..depth - before - after {
+            for (begin, stride) in near {
+                let row = begin.wrapping_add(line / across * stride);
+                fetch(row.wrapping_add(line % across * LINE));
+                fetch(row.wrapping_add(S::COLS - 1));
             }
-            // With the last steps, line by line, what the sums go to.
-            let at = (step + 2 * M).saturating_sub(depth);
-            for (line, stride) in near {
-                let line = line.wrapping_add(at / 2 * stride + at % 2 * 64);
-                _mm_prefetch::<_MM_HINT_T0>(line);
-            }
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let x = _mm512_set1_ps(*a.add(i));
-                for (sum, line) in sums.iter_mut().zip(line) {
-                    *sum = _mm512_fmadd_ps(x, line, *sum);
-                }
-            }
-            a = a.add(LANES);
-            b = b.add(COLS);
+            step::<S, M, N>(&mut sums, &mut a, &mut b);
+        }
+        for _ in 0..after {
+            step::<S, M, N>(&mut sums, &mut a, &mut b);
         }
     }
     for goal in goals {
-        let scale = _mm512_set1_ps(goal.scale);
+        let scale = S::splat(goal.scale);
         // SAFETY: the sums and places are the caller's.
         unsafe {
             match (goal.first, goal.last) {
                 (true, None) => {
                     for (i, sums) in sums.iter().enumerate() {
                         for (j, sum) in sums.iter().enumerate() {
-                            let at = goal.sum.add(i * COLS + j * LANES);
-                            _mm512_store_ps(at, _mm512_mul_ps(*sum, scale));
+                            let at = goal.sum.add(i * S::COLS + j * S::LANES);
+                            S::store(at, S::mul(*sum, scale));
                         }
                     }
                 }
                 (false, None) => {
                     for (i, sums) in sums.iter().enumerate() {
                         for (j, sum) in sums.iter().enumerate() {
-                            let at = goal.sum.add(i * COLS + j * LANES);
-                            _mm512_store_ps(at, _mm512_fmadd_ps(*sum, scale, _mm512_load_ps(at)));
+                            let at = goal.sum.add(i * S::COLS + j * S::LANES);
+                            S::store(at, S::mul_add(*sum, scale, S::load(at)));
                         }
                     }
                 }
@@ -161,17 +148,17 @@ unsafe fn block<const M: usize, const N: usize>(
                     for (i, results) in results.iter_mut().enumerate() {
                         for (j, result) in results.iter_mut().enumerate() {
                             *result = if first {
-                                _mm512_mul_ps(*result, scale)
+                                S::mul(*result, scale)
                             } else {
-                                let at = goal.sum.add(i * COLS + j * LANES);
-                                _mm512_fmadd_ps(*result, scale, _mm512_load_ps(at))
+                                let at = goal.sum.add(i * S::COLS + j * S::LANES);
+                                S::mul_add(*result, scale, S::load(at))
                             };
                         }
                     }
-                    if place.rows >= M && place.cols == N * LANES {
-                        whole(&results, &place);
+                    if place.rows >= M && place.cols == N * S::LANES {
+                        whole::<S, M, N>(&results, &place);
                     } else {
-                        part(&results, &place);
+                        part::<S, M, N>(&results, &place);
                     }
                 }
             }
@@ -179,64 +166,89 @@ unsafe fn block<const M: usize, const N: usize>(
     }
 }
 
-/// Where a tile's results go first, and the bytes from row to row there.
-#[inline]
-fn nearby(goals: &[Goal]) -> [(*const i8, usize); 2] {
+/// Adds the products of one step of the depth, and goes to the next.
+///
+/// # Safety
+/// As for [`tile`], for one line of a and b.
+#[inline(always)]
+unsafe fn step<S: Isa, const M: usize, const N: usize>(
+    sums: &mut [[S::Register; N]; M],
+    a: &mut *const f32,
+    b: &mut *const f32,
+) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let mut line = [S::zero(); N];
+        for (j, line) in line.iter_mut().enumerate() {
+            *line = S::load(b.add(j * S::LANES));
+        }
+        for from in (0..N * S::LANES).step_by(LINE) {
+            fetch(b.wrapping_add(S::AHEAD * S::COLS + from));
+        }
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let x = S::splat(*a.add(i));
+            for (sum, line) in sums.iter_mut().zip(line) {
+                *sum = S::mul_add(x, line, *sum);
+            }
+        }
+        *a = a.add(S::LANES);
+        *b = b.add(S::COLS);
+    }
+}
+
+/// Where a tile's results go first, and the elements from row to row there.
+#[inline(always)]
+fn nearby<S: Isa>(goals: &[Goal]) -> [(*const f32, usize); 2] {
     let near = |goal: &Goal| match goal.last {
-        Some(place) => (
-            place.out.cast_const().cast(),
-            place.stride * size_of::<f32>(),
-        ),
-        None => (goal.sum.cast_const().cast(), COLS * size_of::<f32>()),
+        Some(place) => (place.out.cast_const(), place.stride),
+        None => (goal.sum.cast_const(), S::COLS),
     };
     let first = near(&goals[0]);
     [first, goals.get(1).map_or(first, near)]
 }
 
 /// # Safety
-/// As for [`tile`], for a place of M rows and 16 N columns.
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn whole<const M: usize, const N: usize>(results: &[[__m512; N]; M], place: &Place) {
+/// As for [`tile`], for a place of M rows and N registers of columns.
+#[inline(always)]
+unsafe fn whole<S: Isa, const M: usize, const N: usize>(
+    results: &[[S::Register; N]; M],
+    place: &Place,
+) {
     for (i, row) in results.iter().enumerate() {
         for (j, result) in row.iter().enumerate() {
             // SAFETY: inside the place; a bias has a value for every column.
             unsafe {
-                let out = place.out.add(i * place.stride + j * LANES);
+                let out = place.out.add(i * place.stride + j * S::LANES);
                 let value = match place.begin {
                     Begin::Zero => *result,
-                    Begin::Bias(bias) => {
-                        _mm512_add_ps(*result, _mm512_loadu_ps(bias.add(j * LANES)))
-                    }
-                    Begin::Add => _mm512_add_ps(*result, _mm512_loadu_ps(out)),
+                    Begin::Bias(bias) => S::add(*result, S::read(bias.add(j * S::LANES))),
+                    Begin::Add => S::add(*result, S::read(out)),
                 };
-                _mm512_storeu_ps(out, value);
+                S::write(out, value);
             }
         }
     }
 }
 
-/// The elements of a register that count when `count` are left.
-pub(super) fn mask(count: usize) -> __mmask16 {
-    ((1u32 << count.min(LANES)) - 1) as __mmask16
-}
-
 /// # Safety
 /// As for [`tile`], for a place at the border.
-#[target_feature(enable = "avx512f")]
-unsafe fn part<const M: usize, const N: usize>(results: &[[__m512; N]; M], place: &Place) {
+#[inline(always)]
+unsafe fn part<S: Isa, const M: usize, const N: usize>(
+    results: &[[S::Register; N]; M],
+    place: &Place,
+) {
     for (i, row) in results.iter().enumerate().take(place.rows) {
         for (j, result) in row.iter().enumerate() {
-            let mask = mask(place.cols.saturating_sub(j * LANES));
-            // SAFETY: the mask ends with the place's columns.
+            let count = place.cols.saturating_sub(j * S::LANES);
+            // SAFETY: what counts ends with the place's columns.
             unsafe {
-                let out = place.out.wrapping_add(i * place.stride + j * LANES);
+                let out = place.out.wrapping_add(i * place.stride + j * S::LANES);
                 let begin = match place.begin {
-                    Begin::Zero => _mm512_setzero_ps(),
-                    Begin::Bias(bias) => _mm512_maskz_loadu_ps(mask, bias.wrapping_add(j * LANES)),
-                    Begin::Add => _mm512_maskz_loadu_ps(mask, out),
+                    Begin::Zero => S::zero(),
+                    Begin::Bias(bias) => S::read_first(count, bias.wrapping_add(j * S::LANES)),
+                    Begin::Add => S::read_first(count, out),
                 };
-                _mm512_mask_storeu_ps(out, mask, _mm512_add_ps(*result, begin));
+                S::write_first(count, out, S::add(*result, begin));
             }
         }
     }
