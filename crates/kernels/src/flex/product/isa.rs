@@ -219,23 +219,32 @@ impl Isa for Avx512 {
         unsafe {
             let r: [__m512; 16] = std::array::from_fn(rows);
             // Pairs of rows, then quadruples: every quarter of a register holds 4 x 4 elements turned.
-            let mut pairs = r;
+            let mut pairs = [Self::zero(); Self::LANES];
             for i in 0..8 {
                 pairs[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
                 pairs[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
             }
-            let mut quads = r.map(|x| _mm512_castps_pd(x));
+            let mut quads = [_mm512_setzero_pd(); 16];
             for i in 0..4 {
-                let [a, b, c, d] = [0, 1, 2, 3].map(|j| _mm512_castps_pd(pairs[4 * i + j]));
-                quads[4 * i] = _mm512_unpacklo_pd(a, c);
-                quads[4 * i + 1] = _mm512_unpackhi_pd(a, c);
-                quads[4 * i + 2] = _mm512_unpacklo_pd(b, d);
-                quads[4 * i + 3] = _mm512_unpackhi_pd(b, d);
+                let at = 4 * i;
+                let (a, b) = (_mm512_castps_pd(pairs[at]), _mm512_castps_pd(pairs[at + 1]));
+                let (c, d) = (
+                    _mm512_castps_pd(pairs[at + 2]),
+                    _mm512_castps_pd(pairs[at + 3]),
+                );
+                quads[at] = _mm512_unpacklo_pd(a, c);
+                quads[at + 1] = _mm512_unpackhi_pd(a, c);
+                quads[at + 2] = _mm512_unpacklo_pd(b, d);
+                quads[at + 3] = _mm512_unpackhi_pd(b, d);
             }
             // quads[4 i + j] holds columns j, 4 + j, 8 + j, 12 + j of rows 4 i to 4 i + 3: now the quarters change places.
-            let mut out = r;
+            let mut out = [Self::zero(); Self::LANES];
             for j in 0..4 {
-                let [a, b, c, d] = [0, 1, 2, 3].map(|i| _mm512_castpd_ps(quads[4 * i + j]));
+                let (a, b) = (_mm512_castpd_ps(quads[j]), _mm512_castpd_ps(quads[4 + j]));
+                let (c, d) = (
+                    _mm512_castpd_ps(quads[8 + j]),
+                    _mm512_castpd_ps(quads[12 + j]),
+                );
                 let low_ab = _mm512_shuffle_f32x4::<0x88>(a, b);
                 let high_ab = _mm512_shuffle_f32x4::<0xdd>(a, b);
                 let low_cd = _mm512_shuffle_f32x4::<0x88>(c, d);
@@ -350,12 +359,12 @@ impl Isa for Avx2 {
         unsafe {
             let r: [__m256; 8] = std::array::from_fn(rows);
             // Pairs of rows, then quadruples: every half of a register holds 4 x 4 elements turned.
-            let mut pairs = r;
+            let mut pairs = [Self::zero(); Self::LANES];
             for i in 0..4 {
                 pairs[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
                 pairs[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
             }
-            let mut quads = r;
+            let mut quads = [Self::zero(); Self::LANES];
             for i in 0..2 {
                 let [a, b, c, d] = [0, 1, 2, 3].map(|j| pairs[4 * i + j]);
                 quads[4 * i] = _mm256_shuffle_ps::<0x44>(a, c);
@@ -364,7 +373,7 @@ impl Isa for Avx2 {
                 quads[4 * i + 3] = _mm256_shuffle_ps::<0xee>(b, d);
             }
             // quads[4 i + j] holds columns j and 4 + j of rows 4 i to 4 i + 3: now the halves change places.
-            let mut out = r;
+            let mut out = [Self::zero(); Self::LANES];
             for j in 0..4 {
                 out[j] = _mm256_permute2f128_ps::<0x20>(quads[j], quads[4 + j]);
                 out[4 + j] = _mm256_permute2f128_ps::<0x31>(quads[j], quads[4 + j]);
