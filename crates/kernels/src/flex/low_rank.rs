@@ -253,7 +253,7 @@ pub(super) fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flex::product::tests::exact as product_and_sizes;
+    use crate::flex::product::tests::{assert_close, exact as product_and_sizes};
     use crate::random::normals as normal;
 
     /// The product in double precision times `scale`, and the largest sum of sizes.
@@ -261,15 +261,6 @@ mod tests {
         let (product, sizes) = product_and_sizes(left, right);
         let largest = sizes.iter().fold(1.0, |a: f64, b| a.max(scale * b));
         (product.iter().map(|x| scale * x).collect(), largest)
-    }
-
-    fn assert_close(found: &[f32], (right, largest): &(Vec<f64>, f64), what: &str) {
-        assert_eq!(found.len(), right.len(), "{what}");
-        for (at, (found, right)) in found.iter().zip(right).enumerate() {
-            let off = (f64::from(*found) - right).abs();
-            let allowed = 2.0 * f64::from(f32::EPSILON) * largest;
-            assert!(off <= allowed, "{what}, element {at}: {found} for {right}");
-        }
     }
 
     #[test]

@@ -350,7 +350,7 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
                                 // SAFETY: both are packed, and the results are this task's; the places end with the result.
                                 unsafe { S::tile(size, depth, a, b, &goals[..parts.len()]) };
                                 for goal in &mut goals {
-                                    self.advance(goal);
+                                    Self::advance(goal);
                                 }
                             }
                         }
@@ -376,9 +376,10 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
         let place = || Place {
             out: self.out.at(first_row * n + first_col),
             stride: n,
+            // To the end of the block; a tile does not look further than its own.
             rows: m
-                .saturating_sub(first_row)
-                .min((part.block / GRID + 1) * cut.rows - first_row),
+                .min((part.block / GRID + 1) * cut.rows)
+                .saturating_sub(first_row),
             cols: n
                 .saturating_sub(first_col)
                 .min(self.tile_size(row, panel).1),
@@ -399,7 +400,7 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
     }
 
     /// From a tile's goal to that of the tile below.
-    fn advance(&self, goal: &mut Goal) {
+    fn advance(goal: &mut Goal) {
         goal.sum = goal.sum.wrapping_add(S::PANELS * elements::<S>());
         if let Some(place) = &mut goal.last {
             place.out = place.out.wrapping_add(S::ROWS * place.stride);

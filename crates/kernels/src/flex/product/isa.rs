@@ -87,9 +87,22 @@ pub(super) trait Isa: Copy + Sync + 'static {
     unsafe fn gather(out: &mut [f32], wide: Block<'_>, t: &[f32]);
 }
 
-/// The functions that are compiled with the instructions.
+/// What is the same text for all instructions: registers that are made of numbers, and the functions that are compiled with the
+/// instructions.
 macro_rules! compiled {
     ($features:literal) => {
+        #[inline(always)]
+        fn zero() -> Self::Register {
+            // SAFETY: a register of zeros.
+            unsafe { std::mem::zeroed() }
+        }
+
+        #[inline(always)]
+        fn splat(x: f32) -> Self::Register {
+            // SAFETY: a register of so many elements.
+            unsafe { std::mem::transmute([x; Self::LANES]) }
+        }
+
         #[target_feature(enable = $features)]
         unsafe fn tile(
             size: (usize, usize),
@@ -140,8 +153,64 @@ macro_rules! instructions {
     };
 }
 
+/// The hashes behind [`Mask::factor`] at the positions from one on, a register full, by instructions on words.
+macro_rules! hashes {
+    ($words:ty, $lanes:expr, $set:ident, $add:ident, $xor:ident, $shift:ident, $multiply:ident) => {
+        #[inline(always)]
+        unsafe fn hashes(mask: &Mask, position: u32) -> $words {
+            // SAFETY: promised by the caller.
+            unsafe {
+                let word = |word: u32| $set(word.cast_signed());
+                let mixed = |x: $words| {
+                    let x = $xor(x, $shift::<16>(x));
+                    let x = $multiply(x, word(Mask::FACTORS[0]));
+                    let x = $xor(x, $shift::<15>(x));
+                    let x = $multiply(x, word(Mask::FACTORS[1]));
+                    $xor(x, $shift::<16>(x))
+                };
+                let position = $add(word(position), $lanes);
+                let hash = mixed($xor(position, word(mask.low)));
+                mixed($add(hash, word(mask.high)))
+            }
+        }
+    };
+}
+
+/// The first two of a turn's three stages: pairs of rows, then quadruples. Each 128 bits of a register then hold 4 x 4 elements
+/// turned: number 4 i + j of the result has columns j, 4 + j, .. of the rows from 4 i to 4 i + 3.
+macro_rules! quadruples {
+    ($rows:expr, $low:ident, $high:ident, $shuffle:ident) => {{
+        let rows = $rows;
+        let mut pairs = [Self::zero(); Self::LANES];
+        for i in (0..Self::LANES).step_by(2) {
+            pairs[i] = $low(rows[i], rows[i + 1]);
+            pairs[i + 1] = $high(rows[i], rows[i + 1]);
+        }
+        let mut quads = [Self::zero(); Self::LANES];
+        for i in (0..Self::LANES).step_by(4) {
+            quads[i] = $shuffle::<0x44>(pairs[i], pairs[i + 2]);
+            quads[i + 1] = $shuffle::<0xee>(pairs[i], pairs[i + 2]);
+            quads[i + 2] = $shuffle::<0x44>(pairs[i + 1], pairs[i + 3]);
+            quads[i + 3] = $shuffle::<0xee>(pairs[i + 1], pairs[i + 3]);
+        }
+        quads
+    }};
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct Avx512;
+
+impl Avx512 {
+    hashes!(
+        __m512i,
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+        _mm512_set1_epi32,
+        _mm512_add_epi32,
+        _mm512_xor_si512,
+        _mm512_srli_epi32,
+        _mm512_mullo_epi32
+    );
+}
 
 impl Isa for Avx512 {
     type Register = __m512;
@@ -163,18 +232,6 @@ impl Isa for Avx512 {
         std::arch::is_x86_feature_detected!("avx512f")
     }
 
-    #[inline(always)]
-    fn zero() -> __m512 {
-        // SAFETY: a register of zeros.
-        unsafe { std::mem::zeroed() }
-    }
-
-    #[inline(always)]
-    fn splat(x: f32) -> __m512 {
-        // SAFETY: a register of sixteen elements.
-        unsafe { std::mem::transmute([x; 16]) }
-    }
-
     instructions! {
         load(from: *const f32) -> __m512 = _mm512_load_ps(from);
         store(to: *mut f32, x: __m512) = _mm512_store_ps(to, x);
@@ -191,24 +248,10 @@ impl Isa for Avx512 {
 
     #[inline(always)]
     unsafe fn dropped(x: __m512, mask: &Mask, position: u32) -> __m512 {
-        let word = |word: u32| word.cast_signed();
         // SAFETY: promised by the caller.
         unsafe {
-            let mixed = |x: __m512i| {
-                let x = _mm512_xor_si512(x, _mm512_srli_epi32::<16>(x));
-                let x = _mm512_mullo_epi32(x, _mm512_set1_epi32(word(Mask::FACTORS[0])));
-                let x = _mm512_xor_si512(x, _mm512_srli_epi32::<15>(x));
-                let x = _mm512_mullo_epi32(x, _mm512_set1_epi32(word(Mask::FACTORS[1])));
-                _mm512_xor_si512(x, _mm512_srli_epi32::<16>(x))
-            };
-            let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-            let position = _mm512_add_epi32(_mm512_set1_epi32(word(position)), lanes);
-            let hash = mixed(_mm512_xor_si512(
-                position,
-                _mm512_set1_epi32(word(mask.low)),
-            ));
-            let hash = mixed(_mm512_add_epi32(hash, _mm512_set1_epi32(word(mask.high))));
-            let falls = _mm512_cmplt_epu32_mask(hash, _mm512_set1_epi32(word(mask.threshold)));
+            let threshold = _mm512_set1_epi32(mask.threshold.cast_signed());
+            let falls = _mm512_cmplt_epu32_mask(Self::hashes(mask, position), threshold);
             _mm512_mul_ps(x, _mm512_maskz_mov_ps(!falls, _mm512_set1_ps(mask.keep)))
         }
     }
@@ -217,34 +260,17 @@ impl Isa for Avx512 {
     unsafe fn turn(rows: impl Fn(usize) -> __m512, count: usize, to: *mut f32, step: usize) {
         // SAFETY: promised by the caller.
         unsafe {
-            let r: [__m512; 16] = std::array::from_fn(rows);
-            // Pairs of rows, then quadruples: every quarter of a register holds 4 x 4 elements turned.
-            let mut pairs = [Self::zero(); Self::LANES];
-            for i in 0..8 {
-                pairs[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-                pairs[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-            }
-            let mut quads = [_mm512_setzero_pd(); 16];
-            for i in 0..4 {
-                let at = 4 * i;
-                let (a, b) = (_mm512_castps_pd(pairs[at]), _mm512_castps_pd(pairs[at + 1]));
-                let (c, d) = (
-                    _mm512_castps_pd(pairs[at + 2]),
-                    _mm512_castps_pd(pairs[at + 3]),
-                );
-                quads[at] = _mm512_unpacklo_pd(a, c);
-                quads[at + 1] = _mm512_unpackhi_pd(a, c);
-                quads[at + 2] = _mm512_unpacklo_pd(b, d);
-                quads[at + 3] = _mm512_unpackhi_pd(b, d);
-            }
-            // quads[4 i + j] holds columns j, 4 + j, 8 + j, 12 + j of rows 4 i to 4 i + 3: now the quarters change places.
+            let rows: [__m512; 16] = std::array::from_fn(rows);
+            let quads = quadruples!(
+                rows,
+                _mm512_unpacklo_ps,
+                _mm512_unpackhi_ps,
+                _mm512_shuffle_ps
+            );
+            // Now the quarters change places.
             let mut out = [Self::zero(); Self::LANES];
             for j in 0..4 {
-                let (a, b) = (_mm512_castpd_ps(quads[j]), _mm512_castpd_ps(quads[4 + j]));
-                let (c, d) = (
-                    _mm512_castpd_ps(quads[8 + j]),
-                    _mm512_castpd_ps(quads[12 + j]),
-                );
+                let (a, b, c, d) = (quads[j], quads[4 + j], quads[8 + j], quads[12 + j]);
                 let low_ab = _mm512_shuffle_f32x4::<0x88>(a, b);
                 let high_ab = _mm512_shuffle_f32x4::<0xdd>(a, b);
                 let low_cd = _mm512_shuffle_f32x4::<0x88>(c, d);
@@ -254,8 +280,10 @@ impl Isa for Avx512 {
                 out[4 + j] = _mm512_shuffle_f32x4::<0x88>(high_ab, high_cd);
                 out[12 + j] = _mm512_shuffle_f32x4::<0xdd>(high_ab, high_cd);
             }
-            for (line, column) in out.into_iter().enumerate().take(count) {
-                _mm512_store_ps(to.add(line * step), column);
+            for (line, column) in out.iter().enumerate() {
+                if line < count {
+                    _mm512_store_ps(to.add(line * step), *column);
+                }
             }
         }
     }
@@ -270,6 +298,18 @@ fn first(count: usize) -> __mmask16 {
 
 #[derive(Clone, Copy)]
 pub(super) struct Avx2;
+
+impl Avx2 {
+    hashes!(
+        __m256i,
+        _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+        _mm256_set1_epi32,
+        _mm256_add_epi32,
+        _mm256_xor_si256,
+        _mm256_srli_epi32,
+        _mm256_mullo_epi32
+    );
+}
 
 impl Isa for Avx2 {
     type Register = __m256;
@@ -289,18 +329,6 @@ impl Isa for Avx2 {
     #[inline]
     fn available() -> bool {
         std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-    }
-
-    #[inline(always)]
-    fn zero() -> __m256 {
-        // SAFETY: a register of zeros.
-        unsafe { std::mem::zeroed() }
-    }
-
-    #[inline(always)]
-    fn splat(x: f32) -> __m256 {
-        // SAFETY: a register of eight elements.
-        unsafe { std::mem::transmute([x; 8]) }
     }
 
     instructions! {
@@ -328,25 +356,11 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     unsafe fn dropped(x: __m256, mask: &Mask, position: u32) -> __m256 {
-        let word = |word: u32| word.cast_signed();
         // SAFETY: promised by the caller.
         unsafe {
-            let mixed = |x: __m256i| {
-                let x = _mm256_xor_si256(x, _mm256_srli_epi32::<16>(x));
-                let x = _mm256_mullo_epi32(x, _mm256_set1_epi32(word(Mask::FACTORS[0])));
-                let x = _mm256_xor_si256(x, _mm256_srli_epi32::<15>(x));
-                let x = _mm256_mullo_epi32(x, _mm256_set1_epi32(word(Mask::FACTORS[1])));
-                _mm256_xor_si256(x, _mm256_srli_epi32::<16>(x))
-            };
-            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            let position = _mm256_add_epi32(_mm256_set1_epi32(word(position)), lanes);
-            let hash = mixed(_mm256_xor_si256(
-                position,
-                _mm256_set1_epi32(word(mask.low)),
-            ));
-            let hash = mixed(_mm256_add_epi32(hash, _mm256_set1_epi32(word(mask.high))));
             // An element stays where the hash is at least the threshold.
-            let threshold = _mm256_set1_epi32(word(mask.threshold));
+            let hash = Self::hashes(mask, position);
+            let threshold = _mm256_set1_epi32(mask.threshold.cast_signed());
             let stays = _mm256_cmpeq_epi32(_mm256_max_epu32(hash, threshold), hash);
             let factors = _mm256_and_ps(_mm256_castsi256_ps(stays), _mm256_set1_ps(mask.keep));
             _mm256_mul_ps(x, factors)
@@ -357,29 +371,23 @@ impl Isa for Avx2 {
     unsafe fn turn(rows: impl Fn(usize) -> __m256, count: usize, to: *mut f32, step: usize) {
         // SAFETY: promised by the caller.
         unsafe {
-            let r: [__m256; 8] = std::array::from_fn(rows);
-            // Pairs of rows, then quadruples: every half of a register holds 4 x 4 elements turned.
-            let mut pairs = [Self::zero(); Self::LANES];
-            for i in 0..4 {
-                pairs[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-                pairs[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-            }
-            let mut quads = [Self::zero(); Self::LANES];
-            for i in 0..2 {
-                let [a, b, c, d] = [0, 1, 2, 3].map(|j| pairs[4 * i + j]);
-                quads[4 * i] = _mm256_shuffle_ps::<0x44>(a, c);
-                quads[4 * i + 1] = _mm256_shuffle_ps::<0xee>(a, c);
-                quads[4 * i + 2] = _mm256_shuffle_ps::<0x44>(b, d);
-                quads[4 * i + 3] = _mm256_shuffle_ps::<0xee>(b, d);
-            }
-            // quads[4 i + j] holds columns j and 4 + j of rows 4 i to 4 i + 3: now the halves change places.
+            let rows: [__m256; 8] = std::array::from_fn(rows);
+            let quads = quadruples!(
+                rows,
+                _mm256_unpacklo_ps,
+                _mm256_unpackhi_ps,
+                _mm256_shuffle_ps
+            );
+            // Now the halves change places.
             let mut out = [Self::zero(); Self::LANES];
             for j in 0..4 {
                 out[j] = _mm256_permute2f128_ps::<0x20>(quads[j], quads[4 + j]);
                 out[4 + j] = _mm256_permute2f128_ps::<0x31>(quads[j], quads[4 + j]);
             }
-            for (line, column) in out.into_iter().enumerate().take(count) {
-                _mm256_store_ps(to.add(line * step), column);
+            for (line, column) in out.iter().enumerate() {
+                if line < count {
+                    _mm256_store_ps(to.add(line * step), *column);
+                }
             }
         }
     }

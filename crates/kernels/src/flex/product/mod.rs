@@ -406,6 +406,16 @@ pub(crate) mod tests {
         out.into_iter().unzip()
     }
 
+    /// That every element is within two units in the last place of the largest sum of sizes.
+    pub(crate) fn assert_close(found: &[f32], (right, largest): &(Vec<f64>, f64), what: &str) {
+        assert_eq!(found.len(), right.len(), "{what}");
+        for (at, (found, right)) in found.iter().zip(right).enumerate() {
+            let off = (f64::from(*found) - right).abs();
+            let allowed = 2.0 * f64::from(f32::EPSILON) * largest;
+            assert!(off <= allowed, "{what}, element {at}: {found} for {right}");
+        }
+    }
+
     /// This crate's own products that run here.
     fn all() -> impl Iterator<Item = (&'static str, &'static Own)> {
         let named = ["AVX-512", "AVX2"].into_iter().zip(Own::ALL);
@@ -560,6 +570,11 @@ pub(crate) mod tests {
                 let factors = Matrix::new(&factor, rank, width).transposed();
                 let projected = exact(dropped, factors);
                 let gathered = exact(Matrix::new(&t, rows, rank).transposed(), dropped);
+                // scale x product + start, and the largest sum of sizes.
+                let right = |(product, sizes): &(Vec<f64>, Vec<f64>), scale: f64, start: f64| {
+                    let product = product.iter().map(|x| scale * x + start).collect();
+                    (product, sizes.iter().copied().fold(1.0, f64::max) + start)
+                };
                 let wide = Block {
                     x: &x,
                     width,
@@ -574,19 +589,9 @@ pub(crate) mod tests {
                         (own.project)(&mut projection, wide, &factor, 0.5);
                         (own.gather)(&mut sum, wide, &t);
                     }
-                    for (found, (right, sizes), scale, start) in [
-                        (projection, &projected, 0.5, 0.0),
-                        (sum, &gathered, 1.0, 1.0),
-                    ] {
-                        let largest = sizes.iter().copied().fold(1.0, f64::max);
-                        for (at, (found, right)) in found.iter().zip(right).enumerate() {
-                            let off = (f64::from(*found) - (scale * right + start)).abs();
-                            assert!(
-                                off <= 2.0 * f64::from(f32::EPSILON) * (largest + start),
-                                "{name}, {rows} x {width}, rank {rank}, {dropout:?}, element {at}: {found} for {right}"
-                            );
-                        }
-                    }
+                    let what = format!("{name}, {rows} x {width}, rank {rank}, {dropout:?}");
+                    assert_close(&projection, &right(&projected, 0.5, 0.0), &what);
+                    assert_close(&sum, &right(&gathered, 1.0, 1.0), &what);
                 }
             }
         }
