@@ -30,6 +30,8 @@ pub(super) trait Isa: Copy + Sync + 'static {
     const PANELS: usize;
     /// Bytes of packed b at a time, unless one block of the depth is more: with what the threads work on they stay in the last cache.
     const PACKED: usize;
+    /// Steps of the depth in one round of the innermost loop, which the compiler writes out: few, for it keeps to a loop where there are many.
+    const UNROLLED: usize;
     /// Lines of b between the one that is multiplied and the one that is fetched.
     const AHEAD: usize;
     /// Steps before the end of a tile when what its sums go to is fetched; with more than there are, at the beginning.
@@ -222,6 +224,7 @@ impl Isa for Avx512 {
     const PLAIN_TILES: usize = 16;
     const PANELS: usize = 6;
     const PACKED: usize = 17 << 20;
+    const UNROLLED: usize = 1;
     const AHEAD: usize = 24;
     const FETCHED: usize = 28;
     const WORTH: [usize; 2] = [usize::MAX, 128];
@@ -317,10 +320,11 @@ impl Isa for Avx2 {
     const LANES: usize = 8;
     const ROWS: usize = 6;
     const DEPTH: usize = 384;
-    const STRASSEN_TILES: usize = 8;
+    const STRASSEN_TILES: usize = 12;
     const PLAIN_TILES: usize = 24;
-    const PANELS: usize = 12;
+    const PANELS: usize = 8;
     const PACKED: usize = 6 << 20;
+    const UNROLLED: usize = 2;
     const AHEAD: usize = 48;
     const FETCHED: usize = usize::MAX;
     const WORTH: [usize; 2] = [64, 64];

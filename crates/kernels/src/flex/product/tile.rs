@@ -107,9 +107,7 @@ unsafe fn block<S: Isa, const M: usize, const N: usize>(
     let after = (depth - before).saturating_sub(lines);
     // SAFETY: a and b have `depth` lines.
     unsafe {
-        for _ in 0..before {
-            step::<S, M, N>(&mut sums, &mut a, &mut b);
-        }
+        steps::<S, M, N>(before, &mut sums, &mut a, &mut b);
         for line in 0..depth - before - after {
             for (begin, stride) in near {
                 let row = begin.wrapping_add(line / across * stride);
@@ -118,9 +116,7 @@ unsafe fn block<S: Isa, const M: usize, const N: usize>(
             }
             step::<S, M, N>(&mut sums, &mut a, &mut b);
         }
-        for _ in 0..after {
-            step::<S, M, N>(&mut sums, &mut a, &mut b);
-        }
+        steps::<S, M, N>(after, &mut sums, &mut a, &mut b);
     }
     for goal in goals {
         let scale = S::splat(goal.scale);
@@ -162,6 +158,30 @@ unsafe fn block<S: Isa, const M: usize, const N: usize>(
                     }
                 }
             }
+        }
+    }
+}
+
+/// Adds the products of so many steps of the depth.
+///
+/// # Safety
+/// As for [`tile`], for so many lines of a and b.
+#[inline(always)]
+unsafe fn steps<S: Isa, const M: usize, const N: usize>(
+    count: usize,
+    sums: &mut [[S::Register; N]; M],
+    a: &mut *const f32,
+    b: &mut *const f32,
+) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        for _ in 0..count / S::UNROLLED {
+            for _ in 0..S::UNROLLED {
+                step::<S, M, N>(sums, a, b);
+            }
+        }
+        for _ in 0..count % S::UNROLLED {
+            step::<S, M, N>(sums, a, b);
         }
     }
 }
