@@ -8,7 +8,10 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
 use crate::Dropout;
-use crate::backend::{AttentionShape, KernelBackward, Kernels, LinearNeeds, LoraScale, Maybe};
+use crate::backend::{
+    AttentionShape, FirstInputs, FirstNeeds, KernelBackward, Kernels, LinearNeeds, LoraScale, Maybe,
+};
+use crate::flex::SAVED;
 
 /// Registers a gradient for a parent that wants one.
 macro_rules! register {
@@ -47,12 +50,12 @@ impl<B: KernelBackward> Backward<B, 3> for Linear {
 struct LoraLinear;
 
 impl<B: KernelBackward> Backward<B, 5> for LoraLinear {
-    type State = ([FloatTensor<B>; 4], bool, LoraScale);
+    type State = ([FloatTensor<B>; 4], Option<FloatTensor<B>>, bool, LoraScale);
 
     fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
         let [x_node, weight_node, bias_node, a_node, b_node] = ops.parents;
         let gradient = grads.consume::<B>(&ops.node);
-        let ([x, weight, a, b], has_bias, lora) = ops.state;
+        let (inputs, projected, has_bias, lora) = ops.state;
         let needs = LinearNeeds {
             x: x_node.is_some(),
             weight: weight_node.is_some(),
@@ -60,7 +63,7 @@ impl<B: KernelBackward> Backward<B, 5> for LoraLinear {
             a: a_node.is_some(),
             b: b_node.is_some(),
         };
-        let result = B::lb_lora_linear_backward(gradient, x, weight, a, b, lora, needs);
+        let result = B::lb_lora_linear_backward(gradient, inputs, projected, lora, needs);
         register!(grads, x_node, result.x);
         register!(grads, weight_node, result.weight);
         register!(grads, bias_node, result.bias);
@@ -104,7 +107,7 @@ impl<B: Kernels> Backward<B, 1> for DropoutMask {
 #[derive(Debug)]
 struct AddLayerNorm;
 
-impl<B: Kernels + KernelBackward> Backward<B, 5> for AddLayerNorm {
+impl<B: KernelBackward> Backward<B, 5> for AddLayerNorm {
     type State = ([FloatTensor<B>; 3], [bool; 2], Dropout);
 
     fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
@@ -123,14 +126,14 @@ impl<B: Kernels + KernelBackward> Backward<B, 5> for AddLayerNorm {
         if x_node.is_none() && bias_node.is_none() && residual_node.is_none() {
             return;
         }
-        let dz = B::lb_layer_norm_backward(gradient, normalised, inverse, gamma);
-        if let Some(node) = residual_node {
-            grads.register::<B>(node.id, dz.clone());
-        }
-        if x_node.is_none() && bias_node.is_none() {
+        let wants_dx = x_node.is_some() || bias_node.is_some();
+        let dropped = Some(dropout).filter(|dropout| wants_dx && !dropout.is_none());
+        let (dz, dx) = B::lb_layer_norm_backward(gradient, normalised, inverse, gamma, dropped);
+        let dx = dx.unwrap_or_else(|| dz.clone());
+        register!(grads, residual_node, Some(dz));
+        if !wants_dx {
             return;
         }
-        let dx = B::lb_dropout(dz, dropout);
         if let Some(node) = bias_node {
             grads.register::<B>(node.id, B::lb_sum_rows(dx.clone()));
         }
@@ -142,16 +145,75 @@ impl<B: Kernels + KernelBackward> Backward<B, 5> for AddLayerNorm {
 struct Attention;
 
 impl<B: KernelBackward> Backward<B, 3> for Attention {
-    type State = ([FloatTensor<B>; 3], AttentionShape, Dropout);
+    type State = (
+        [FloatTensor<B>; 3],
+        Option<FloatTensor<B>>,
+        AttentionShape,
+        Dropout,
+    );
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let [q_node, k_node, v_node] = ops.parents;
         let gradient = grads.consume::<B>(&ops.node);
-        let ([q, k, v], shape, dropout) = ops.state;
-        let (dq, dk, dv) = B::lb_attention_backward(gradient, q, k, v, shape, dropout);
+        let (inputs, probabilities, shape, dropout) = ops.state;
+        let (dq, dk, dv) =
+            B::lb_attention_backward(gradient, inputs, probabilities, &shape, dropout);
         register!(grads, q_node, Some(dq));
         register!(grads, k_node, Some(dk));
         register!(grads, v_node, Some(dv));
+    }
+}
+
+#[derive(Debug)]
+struct FirstAttention;
+
+impl<B: KernelBackward> Backward<B, 10> for FirstAttention {
+    type State = (
+        FirstInputs<B>,
+        [FloatTensor<B>; SAVED],
+        AttentionShape,
+        Dropout,
+    );
+
+    fn backward(self, ops: Ops<Self::State, 10>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [
+            q,
+            x,
+            key,
+            value,
+            biases @ ..,
+            key_a,
+            key_b,
+            value_a,
+            value_b,
+        ] = ops.parents;
+        let gradient = grads.consume::<B>(&ops.node);
+        let (inputs, saved, shape, dropout) = ops.state;
+        let has_bias = [0, 1].map(|i| inputs.biases[i].is_some());
+        let has_adapter = [0, 1].map(|i| inputs.adapters[i].is_some());
+        let (weights, a, b) = ([key, value], [key_a, value_a], [key_b, value_b]);
+        let needs = FirstNeeds {
+            q: q.is_some(),
+            x: x.is_some(),
+            weights: [0, 1].map(|i| weights[i].is_some()),
+            biases: [0, 1].map(|i| has_bias[i] && biases[i].is_some()),
+            a: [0, 1].map(|i| has_adapter[i] && a[i].is_some()),
+            b: [0, 1].map(|i| has_adapter[i] && b[i].is_some()),
+        };
+        let result =
+            B::lb_first_attention_backward(gradient, inputs, saved, needs, &shape, dropout);
+        register!(grads, q, result.q);
+        register!(grads, x, result.x);
+        for (nodes, gradients) in [
+            (weights, result.weights),
+            (biases, result.biases),
+            (a, result.a),
+            (b, result.b),
+        ] {
+            for (node, gradient) in nodes.into_iter().zip(gradients) {
+                register!(grads, node, gradient);
+            }
+        }
     }
 }
 
@@ -197,11 +259,9 @@ impl<B: Kernels + KernelBackward, C: CheckpointStrategy> Kernels for Autodiff<B,
         let bias = bias.map(|bias| bias.into_primitive());
         match LoraLinear.prepare::<C>(guards).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let kept = [&x, &weight, &a, &b].map(Clone::clone);
-                prep.finish(
-                    (kept, has_bias, lora),
-                    B::lb_lora_linear(x, weight, bias.into(), a, b, lora),
-                )
+                let inputs = [x, weight, a, b];
+                let (output, projected) = B::lb_lora_linear_saving(inputs.clone(), bias, lora);
+                prep.finish((inputs, projected, has_bias, lora), output)
             }
             OpsKind::UnTracked(prep) => {
                 prep.finish(B::lb_lora_linear(x, weight, bias.into(), a, b, lora))
@@ -289,11 +349,66 @@ impl<B: Kernels + KernelBackward, C: CheckpointStrategy> Kernels for Autodiff<B,
         let [q, k, v] = [q, k, v].map(|t| t.into_primitive());
         match Attention.prepare::<C>(guards).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let kept = [&q, &k, &v].map(Clone::clone);
-                let output = B::lb_attention(q, k, v, shape.clone(), dropout);
-                prep.finish((kept, shape, dropout), output)
+                let inputs = [q, k, v];
+                let (output, kept) = B::lb_attention_saving(inputs.clone(), &shape, dropout);
+                prep.finish((inputs, kept, shape, dropout), output)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::lb_attention(q, k, v, shape, dropout)),
+        }
+    }
+
+    // An extension's arguments are tensors one by one.
+    #[allow(clippy::too_many_arguments)]
+    fn lb_first_attention(
+        q: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        key_bias: Maybe<Self>,
+        value_bias: Maybe<Self>,
+        key_a: Maybe<Self>,
+        key_b: Maybe<Self>,
+        value_a: Maybe<Self>,
+        value_b: Maybe<Self>,
+        loras: [LoraScale; 2],
+        shape: AttentionShape,
+        dropout: Dropout,
+    ) -> FloatTensor<Self> {
+        // What is missing is stood in for by x.
+        let maybe = [key_bias, value_bias, key_a, key_b, value_a, value_b].map(Maybe::into_option);
+        let [first, second, third, fourth, fifth, sixth] = maybe
+            .each_ref()
+            .map(|tensor| tensor.as_ref().unwrap_or(&x).node());
+        let guards = [
+            q.node(),
+            x.node(),
+            key.node(),
+            value.node(),
+            first,
+            second,
+            third,
+            fourth,
+            fifth,
+            sixth,
+        ];
+        let [key_bias, value_bias, key_a, key_b, value_a, value_b] =
+            maybe.map(|tensor| Maybe::from(tensor.map(|t| t.into_primitive())));
+        let inputs = [q, x, key, value].map(|t| t.into_primitive());
+        let prepared = FirstAttention.prepare::<C>(guards);
+        match prepared.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let factors = [[key_a, key_b], [value_a, value_b]];
+                let inputs = FirstInputs::new(inputs, [key_bias, value_bias], factors, loras);
+                let (output, saved) = B::lb_first_attention_saving(inputs.clone(), &shape, dropout);
+                prep.finish((inputs, saved, shape, dropout), output)
+            }
+            OpsKind::UnTracked(prep) => {
+                let [q, x, key, value] = inputs;
+                prep.finish(B::lb_first_attention(
+                    q, x, key, value, key_bias, value_bias, key_a, key_b, value_a, value_b, loras,
+                    shape, dropout,
+                ))
+            }
         }
     }
 }

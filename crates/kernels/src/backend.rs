@@ -4,6 +4,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, ExtensionType, backend_extension};
 
 use crate::Dropout;
+use crate::flex::SAVED;
 
 /// Sizes of an attention that its tensors do not say.
 #[derive(Clone, Debug)]
@@ -89,6 +90,107 @@ pub(crate) trait Kernels: Backend {
         shape: AttentionShape,
         dropout: Dropout,
     ) -> FloatTensor<Self>;
+
+    // An extension's arguments are tensors one by one.
+    #[allow(clippy::too_many_arguments)]
+    fn lb_first_attention(
+        q: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        #[extension_type] key_bias: Maybe<Self>,
+        #[extension_type] value_bias: Maybe<Self>,
+        #[extension_type] key_a: Maybe<Self>,
+        #[extension_type] key_b: Maybe<Self>,
+        #[extension_type] value_a: Maybe<Self>,
+        #[extension_type] value_b: Maybe<Self>,
+        loras: [LoraScale; 2],
+        shape: AttentionShape,
+        dropout: Dropout,
+    ) -> FloatTensor<Self>;
+}
+
+/// What [`crate::first_token_attention`] is computed from: weights [in, out], biases [out] and adapters, of keys and of values.
+#[derive(Clone, Debug)]
+pub(crate) struct FirstInputs<B: Backend> {
+    pub(crate) q: FloatTensor<B>,
+    pub(crate) x: FloatTensor<B>,
+    pub(crate) key: FloatTensor<B>,
+    pub(crate) value: FloatTensor<B>,
+    pub(crate) biases: [Option<FloatTensor<B>>; 2],
+    pub(crate) adapters: [Option<FirstAdapter<B>>; 2],
+}
+
+impl<B: Backend> FirstInputs<B> {
+    /// q, x, key and value, and what they may come with; an adapter has both factors.
+    pub(crate) fn new(
+        [q, x, key, value]: [FloatTensor<B>; 4],
+        biases: [Maybe<B>; 2],
+        factors: [[Maybe<B>; 2]; 2],
+        loras: [LoraScale; 2],
+    ) -> Self {
+        let [key_factors, value_factors] = factors;
+        let adapter = |factors: [Maybe<B>; 2], lora| {
+            let [a, b] = factors.map(Maybe::into_option);
+            a.zip(b).map(|(a, b)| FirstAdapter { a, b, lora })
+        };
+        Self {
+            q,
+            x,
+            key,
+            value,
+            biases: biases.map(Maybe::into_option),
+            adapters: [
+                adapter(key_factors, loras[0]),
+                adapter(value_factors, loras[1]),
+            ],
+        }
+    }
+}
+
+/// The adapter of the keys or of the values.
+#[derive(Clone, Debug)]
+pub(crate) struct FirstAdapter<B: Backend> {
+    pub(crate) a: FloatTensor<B>,
+    pub(crate) b: FloatTensor<B>,
+    pub(crate) lora: LoraScale,
+}
+
+/// Which of its gradients are asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FirstNeeds {
+    pub(crate) q: bool,
+    pub(crate) x: bool,
+    /// Of the keys and of the values.
+    pub(crate) weights: [bool; 2],
+    pub(crate) biases: [bool; 2],
+    pub(crate) a: [bool; 2],
+    pub(crate) b: [bool; 2],
+}
+
+/// Its gradients, where asked for.
+pub(crate) struct FirstGradients<B: Backend> {
+    pub(crate) q: Option<FloatTensor<B>>,
+    pub(crate) x: Option<FloatTensor<B>>,
+    /// Of the keys and of the values.
+    pub(crate) weights: [Option<FloatTensor<B>>; 2],
+    pub(crate) biases: [Option<FloatTensor<B>>; 2],
+    pub(crate) a: [Option<FloatTensor<B>>; 2],
+    pub(crate) b: [Option<FloatTensor<B>>; 2],
+}
+
+impl<B: Backend> Default for FirstGradients<B> {
+    fn default() -> Self {
+        let none = || [None, None];
+        Self {
+            q: None,
+            x: None,
+            weights: none(),
+            biases: none(),
+            a: none(),
+            b: none(),
+        }
+    }
 }
 
 /// Which gradients of a linear layer are asked for.
@@ -138,12 +240,17 @@ pub(crate) trait KernelBackward: Backend {
         needs: LinearNeeds,
     ) -> LinearGradients<Self>;
 
+    /// The output for x, weight, A and B, and drop(x) A if it is to be kept for the backward pass.
+    fn lb_lora_linear_saving(
+        inputs: [FloatTensor<Self>; 4],
+        bias: Option<FloatTensor<Self>>,
+        lora: LoraScale,
+    ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>);
+
     fn lb_lora_linear_backward(
         gradient: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
+        inputs: [FloatTensor<Self>; 4],
+        projected: Option<FloatTensor<Self>>,
         lora: LoraScale,
         needs: LinearNeeds,
     ) -> LinearGradients<Self>;
@@ -166,24 +273,47 @@ pub(crate) trait KernelBackward: Backend {
         dropout: Dropout,
     ) -> Normalised<Self>;
 
+    /// The gradient of the sum, and the same behind a dropout where one is given.
     fn lb_layer_norm_backward(
         gradient: FloatTensor<Self>,
         normalised: FloatTensor<Self>,
         inverse_deviation: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
+        dropout: Option<Dropout>,
+    ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>);
 
     fn lb_layer_norm_gamma_backward(
         gradient: FloatTensor<Self>,
         normalised: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 
+    /// The output for q, k and v, and the probabilities if they are to be kept for the backward pass.
+    fn lb_attention_saving(
+        inputs: [FloatTensor<Self>; 3],
+        shape: &AttentionShape,
+        dropout: Dropout,
+    ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>);
+
     fn lb_attention_backward(
         gradient: FloatTensor<Self>,
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        shape: AttentionShape,
+        inputs: [FloatTensor<Self>; 3],
+        probabilities: Option<FloatTensor<Self>>,
+        shape: &AttentionShape,
         dropout: Dropout,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    fn lb_first_attention_saving(
+        inputs: FirstInputs<Self>,
+        shape: &AttentionShape,
+        dropout: Dropout,
+    ) -> (FloatTensor<Self>, [FloatTensor<Self>; SAVED]);
+
+    fn lb_first_attention_backward(
+        gradient: FloatTensor<Self>,
+        inputs: FirstInputs<Self>,
+        saved: [FloatTensor<Self>; SAVED],
+        needs: FirstNeeds,
+        shape: &AttentionShape,
+        dropout: Dropout,
+    ) -> FirstGradients<Self>;
 }

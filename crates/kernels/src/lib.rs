@@ -89,6 +89,17 @@ pub fn adapter_workspace(rows: usize, width: usize, rank: usize) -> u64 {
     flex::adapter_workspace(rows, width, rank) as u64
 }
 
+/// Whether [`attention`] keeps its probabilities for the backward pass: where they are no more numbers than the keys and values
+/// are. Computing them again would be a seventh of its products; of longer rows they would be most of what a step keeps.
+pub fn keeps_probabilities(probabilities: u64, keys_and_values: u64) -> bool {
+    probabilities <= keys_and_values
+}
+
+/// Whether [`lora_linear`] keeps the projection drop(x) A [rows, r] for the backward pass, beside x: where the rank is small.
+pub fn keeps_projected(rank: u64) -> bool {
+    rank <= flex::SMALL_RANK as u64
+}
+
 /// y = x W + b. The weight may be of halves (bf16, f16) where it is frozen: the product is then in the numbers of `x`.
 ///
 /// # Shapes
@@ -212,4 +223,85 @@ pub fn attention(
     }
     let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
     Tensor::from_dispatch(Dispatch::lb_attention(q, k, v, shape.clone(), dropout))
+}
+
+/// A linear layer that makes keys or values: y = x W + b, plus an adapter's part.
+#[derive(Clone, Debug)]
+pub struct Projection {
+    /// W, `[in, out]`.
+    pub weight: Tensor<2>,
+    /// b, `[out]`.
+    pub bias: Option<Tensor<1>>,
+    /// The factors A `[in, r]` and B `[r, out]`, and how they are applied.
+    pub adapter: Option<([Tensor<2>; 2], LoraScale)>,
+}
+
+impl Projection {
+    /// The layer applied to all tokens, as [`linear`] or [`lora_linear`].
+    pub fn forward(self, x: Tensor<2>) -> Tensor<2> {
+        match self.adapter {
+            Some((factors, lora)) => lora_linear(x, self.weight, self.bias, factors, lora),
+            None => linear(x, self.weight, self.bias),
+        }
+    }
+}
+
+/// [`attention`] of one query a row, whose keys and values are two linear layers of `x`: what a last layer is that a head reads one token
+/// of. On flex no key and no value is computed: scores are q_h . (x_j W_h) = (q_h W_h^T) . x_j, and the output is (sum_j p_j x_j) W_h, so
+/// two projections of all tokens become two of one vector a row and head. Elsewhere it is `attention` of both layers' outputs.
+///
+/// The bias of the keys adds the same to all scores of a head, which the softmax takes away again: it is not read, and its gradient is 0
+/// where others have the rounding of sums that cancel.
+///
+/// # Shapes
+/// - `q`: `[rows, heads x size]`, `x`: `[sum of shape.keys, in]`, with 1 for every row in `shape.queries`
+/// - returns the shape of `q`
+///
+/// # Panics
+/// As [`attention`], and when a row has more than one query.
+pub fn first_token_attention(
+    q: Tensor<2>,
+    x: Tensor<2>,
+    key: Projection,
+    value: Projection,
+    shape: &AttentionShape,
+    dropout: Dropout,
+) -> Tensor<2> {
+    if !fused(&q) {
+        let (k, v) = (key.forward(x.clone()), value.forward(x));
+        return attention(q, k, v, shape, dropout);
+    }
+    let none = LoraScale {
+        scale: 0.0,
+        dropout: Dropout::NONE,
+    };
+    let split = |of: Projection| {
+        let (factors, lora) = of.adapter.unzip();
+        let [a, b] = factors.map_or([None, None], |factors| factors.map(Some));
+        let factors = [a, b].map(|factor| factor.map(Tensor::into_dispatch).into());
+        let bias = of.bias.map(Tensor::into_dispatch).into();
+        (
+            of.weight.into_dispatch(),
+            bias,
+            factors,
+            lora.unwrap_or(none),
+        )
+    };
+    let (key, key_bias, [key_a, key_b], key_lora) = split(key);
+    let (value, value_bias, [value_a, value_b], value_lora) = split(value);
+    Tensor::from_dispatch(Dispatch::lb_first_attention(
+        q.into_dispatch(),
+        x.into_dispatch(),
+        key,
+        value,
+        key_bias,
+        value_bias,
+        key_a,
+        key_b,
+        value_a,
+        value_b,
+        [key_lora, value_lora],
+        shape.clone(),
+        dropout,
+    ))
 }

@@ -4,8 +4,8 @@ mod common;
 
 use common::{NoGrad, compare, random};
 use lowburn_kernels::{
-    AttentionShape, Dropout, LoraScale, add_layer_norm, attention, bias_gelu, composed, dropout,
-    linear, lora_linear,
+    AttentionShape, Dropout, LoraScale, Projection, add_layer_norm, attention, bias_gelu, composed,
+    composed_only, dropout, first_token_attention, keeps_probabilities, linear, lora_linear,
 };
 
 #[test]
@@ -181,21 +181,27 @@ fn add_layer_norm_equals() {
 
 #[test]
 fn attention_equals() {
-    let keys = vec![9, 4, 1];
-    let (k, v) = (random([14, 24], 2), random([14, 24], 3));
-    for (queries, probability) in [
-        (vec![9, 4, 1], 0.0),
-        (vec![9, 4, 1], 0.2),
-        (vec![1, 1, 1], 0.0),
-        (vec![1, 1, 1], 0.2),
+    for (keys, queries, probability) in [
+        (vec![9, 4, 1], vec![9, 4, 1], 0.0),
+        (vec![9, 4, 1], vec![9, 4, 1], 0.2),
+        (vec![9, 4, 1], vec![1, 1, 1], 0.0),
+        (vec![9, 4, 1], vec![1, 1, 1], 0.2),
+        // Too many probabilities to keep.
+        (vec![40, 3], vec![40, 3], 0.0),
+        (vec![40, 3], vec![40, 3], 0.2),
     ] {
+        let tokens = keys.iter().sum();
+        let (k, v) = (random([tokens, 24], 2), random([tokens, 24], 3));
+        let scores: usize = keys.iter().zip(&queries).map(|(k, q)| 4 * k * q).sum();
+        let few = keeps_probabilities(scores as u64, 2 * 24 * tokens as u64);
+        assert_eq!(few, tokens < 40, "both ways are tested");
         let q = random([queries.iter().sum(), 24], 1);
         let name = format!("attention {queries:?} p {probability}");
         let shape = AttentionShape {
             heads: 4,
             scale: 0.4,
             queries,
-            keys: keys.clone(),
+            keys,
         };
         let d = Dropout::new(probability, 21);
         compare!(
@@ -204,5 +210,74 @@ fn attention_equals() {
             attention(q.clone(), k.clone(), v.clone(), &shape, d),
             composed::attention(q.clone(), k.clone(), v.clone(), &shape, d)
         );
+    }
+}
+
+#[test]
+fn first_token_attention_equals() {
+    // [in, heads x size], keys, rank
+    for (inputs, [heads, size], keys, rank) in [
+        (24, [4, 6], vec![9, 4, 1], 0),
+        (24, [4, 6], vec![9, 4, 1], 3),
+        (96, [3, 32], vec![17; 9], 8),
+        (40, [2, 16], vec![33, 64], 41),
+    ] {
+        let inner = heads * size;
+        let tokens: usize = keys.iter().sum();
+        let x = random([tokens, inputs], 1);
+        let q = random([keys.len(), inner], 2);
+        // As weights of a file lie, and as a merged one does.
+        let key = random([inner, inputs], 3);
+        let value = random([inputs, inner], 4);
+        let (key_bias, bias) = (random([inner], 5).no_grad(), random([inner], 6));
+        let (a, b) = (
+            random([inputs, rank.max(1)], 7),
+            random([rank.max(1), inner], 8),
+        );
+        let (key_a, key_b) = (random([inputs, 2], 9), random([2, inner], 10));
+        let shape = AttentionShape {
+            heads,
+            scale: 0.1,
+            queries: vec![1; keys.len()],
+            keys,
+        };
+        for probability in [0.0, 0.2] {
+            let adapter = (rank > 0).then(|| {
+                let scale = LoraScale {
+                    scale: 0.5,
+                    dropout: Dropout::new(probability, 31),
+                };
+                ([a.clone(), b.clone()], scale)
+            });
+            let keys = Projection {
+                weight: key.clone(),
+                bias: Some(key_bias.clone()),
+                adapter: (rank % 2 == 1).then(|| {
+                    let scale = LoraScale {
+                        scale: 0.25,
+                        dropout: Dropout::new(probability, 41),
+                    };
+                    ([key_a.clone(), key_b.clone()], scale)
+                }),
+            };
+            let values = Projection {
+                weight: value.clone(),
+                bias: Some(bias.clone()),
+                adapter,
+            };
+            let run = || {
+                let (mut keys, values) = (keys.clone(), values.clone());
+                keys.weight = keys.weight.transpose();
+                let dropout = Dropout::new(probability, 21);
+                first_token_attention(q.clone(), x.clone(), keys, values, &shape, dropout)
+            };
+            let name = format!("first token {inputs} {heads} x {size} r {rank} p {probability}");
+            compare!(
+                name,
+                [q, x, key, value, bias, a, b],
+                run(),
+                composed_only(run)
+            );
+        }
     }
 }

@@ -34,8 +34,15 @@ pub(super) struct Head {
     /// Elements from one token to the next.
     pub(super) stride: usize,
     pub(super) size: usize,
+    /// Where its scores begin among those of all heads.
+    pub(super) scores: usize,
+}
+
+impl Head {
     /// Where its scores begin in the dropout's stream.
-    pub(super) stream: u32,
+    pub(super) fn stream(&self) -> u32 {
+        self.scores as u32
+    }
 }
 
 /// All heads of all rows, in the order of the dropout's stream.
@@ -52,7 +59,7 @@ pub(super) fn heads(shape: &AttentionShape, stride: usize) -> Vec<Head> {
                 k: k * stride + head * size,
                 stride,
                 size,
-                stream: scores as u32,
+                scores,
             });
             scores += queries * keys;
         }

@@ -10,15 +10,16 @@ use super::product::{Matrix, Start, is_dense, multiplied, product};
 use super::simd::multiversion;
 use super::widen::widened;
 use crate::backend::{LinearGradients, LinearNeeds, LoraScale};
+use crate::keeps_projected;
 use crate::random::Dropout;
 
-/// `x` is [.., in], `weight` [in, out], `bias` [out], A [in, r], B [r, out].
+/// y, and drop(x) A [rows, r] where there is an adapter whose backward pass keeps it. `x` is [.., in], `weight` [in, out], `bias` [out], A [in, r], B [r, out].
 pub(crate) fn forward(
     x: FlexTensor,
     weight: FlexTensor,
     bias: Option<FlexTensor>,
     lora: Option<(FlexTensor, FlexTensor, LoraScale)>,
-) -> FlexTensor {
+) -> (FlexTensor, Option<FlexTensor>) {
     let x = contiguous(x);
     let weight = viewable(weight);
     let w = Matrix::view(&weight).expect("made viewable");
@@ -58,11 +59,15 @@ pub(crate) fn forward(
     };
     let mut shape: Vec<usize> = x.layout().shape().to_vec();
     *shape.last_mut().expect("at least one dimension") = outputs;
-    tensor(out, Shape::from(shape))
+    let t = low_rank.and_then(|(t, _, _)| {
+        let rank = t.len() / rows.max(1);
+        keeps_projected(rank as u64).then(|| tensor(t, [rows, rank]))
+    });
+    (tensor(out, Shape::from(shape)), t)
 }
 
 /// The rank of the factors A [inputs, rank] and B [rank, outputs].
-fn checked_rank(a: &FlexTensor, b: &FlexTensor, [inputs, outputs]: [usize; 2]) -> usize {
+pub(crate) fn checked_rank(a: &FlexTensor, b: &FlexTensor, [inputs, outputs]: [usize; 2]) -> usize {
     let rank = a.layout().shape()[1];
     assert_eq!(&a.layout().shape()[..], [inputs, rank], "A is [in, r]");
     assert_eq!(&b.layout().shape()[..], [rank, outputs], "B is [r, out]");
@@ -78,7 +83,7 @@ fn rows_of(x: &FlexTensor, width: usize, name: &str, of: &str) -> usize {
 }
 
 /// A weight as a dense matrix of f32. One of halves is copied, for as long as the product takes.
-fn viewable(weight: FlexTensor) -> FlexTensor {
+pub(crate) fn viewable(weight: FlexTensor) -> FlexTensor {
     let weight = match is_dense(weight.layout()) {
         true => weight,
         false => weight.to_contiguous(),
@@ -86,12 +91,13 @@ fn viewable(weight: FlexTensor) -> FlexTensor {
     widened(weight)
 }
 
-/// The gradients that `needs` asks for.
+/// The gradients that `needs` asks for; `projected` is drop(x) A if [`forward`] kept it.
 pub(crate) fn backward(
     gradient: FlexTensor,
     x: Option<FlexTensor>,
     weight: FlexTensor,
     lora: Option<(FlexTensor, FlexTensor, LoraScale)>,
+    projected: Option<FlexTensor>,
     needs: LinearNeeds,
 ) -> LinearGradients<burn_flex::Flex> {
     let gradient = contiguous(gradient);
@@ -117,11 +123,11 @@ pub(crate) fn backward(
             let input = Wide::new(values(x), [rows, inputs], lora.dropout);
             let input = input.settled(rank, &mut storage);
             if needs.b {
-                let t = input.project(&a, rank, 1.0);
-                result.b = Some(tensor(
-                    wide_gradient.gather(&t, rank, scale),
-                    [rank, outputs],
-                ));
+                let db = match &projected {
+                    Some(t) => wide_gradient.gather(values(t), rank, scale),
+                    None => wide_gradient.gather(&input.project(&a, rank, 1.0), rank, scale),
+                };
+                result.b = Some(tensor(db, [rank, outputs]));
             }
             if needs.a {
                 let da = transpose(&input.gather(&dt, rank, 1.0), rank, inputs);

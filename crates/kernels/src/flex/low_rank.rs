@@ -8,7 +8,7 @@ use super::simd::multiversion;
 use crate::random::Dropout;
 
 /// Ranks up to this are made in a pass over the wide matrix; above it a product is faster.
-const SMALL_RANK: usize = 32;
+pub(crate) const SMALL_RANK: usize = 32;
 
 /// Whether a factor of that rank meets a matrix of that width in one pass.
 fn in_one_pass(width: usize, rank: usize) -> bool {
@@ -171,8 +171,6 @@ impl Prefill<'_> {
         debug_assert!(self.bias.is_none() || self.dropout.is_none());
         let rank = self.b.len() / width.max(1);
         let small = rank <= SMALL_RANK;
-        // A dropout of a large rank's product comes after the product.
-        let dropout = if small { self.dropout } else { Dropout::NONE };
         for_row_blocks(rows, width, |first, count| {
             // SAFETY: blocks of rows are disjoint.
             let out = unsafe { out.slice(first * width, count * width) };
@@ -180,8 +178,21 @@ impl Prefill<'_> {
                 true => (&self.t[first * rank..(first + count) * rank], self.b),
                 false => (&[][..], &[][..]),
             };
-            let position = (first * width) as u32;
-            write_low_rank(out, self.bias, t, b, self.scale, width, position, dropout);
+            let spread = product::Spread {
+                bias: self.bias,
+                t,
+                b,
+                scale: self.scale,
+                width,
+                first: (first * width) as u32,
+                // A dropout of a large rank's product comes after the product.
+                dropout: if small { self.dropout } else { Dropout::NONE },
+            };
+            if in_one_pass(width, rank) {
+                product::spread(out, &spread);
+            } else {
+                write_low_rank(out, spread);
+            }
         });
         if !small {
             let (t, b) = (
@@ -200,23 +211,24 @@ impl Prefill<'_> {
 }
 
 multiversion! {
-    /// Writes drop(bias + scale t B) into the rows of `out`; t is [rows, rank], B is [rank, width].
-    fn write_low_rank(out: &mut [f32], bias: Option<&[f32]>, t: &[f32], b: &[f32], scale: f32, width: usize, first: u32, dropout: Dropout) {
-        let rank = b.len() / width.max(1);
-        let mask = dropout.mask();
+    /// As [`product::spread`], for any width and rank.
+    fn write_low_rank(out: &mut [f32], of: product::Spread<'_>) {
+        let width = of.width;
+        let rank = of.b.len() / width.max(1);
+        let mask = of.dropout.mask();
         for (row, out) in out.chunks_exact_mut(width).enumerate() {
-            match bias {
+            match of.bias {
                 Some(bias) => out.copy_from_slice(bias),
                 None => out.fill(0.0),
             }
             for j in 0..rank {
-                let factor = scale * t[row * rank + j];
-                for (out, b) in out.iter_mut().zip(&b[j * width..(j + 1) * width]) {
+                let factor = of.scale * of.t[row * rank + j];
+                for (out, b) in out.iter_mut().zip(&of.b[j * width..(j + 1) * width]) {
                     *out = factor.mul_add(*b, *out);
                 }
             }
-            if !dropout.is_none() {
-                let first = first.wrapping_add((row * width) as u32);
+            if !of.dropout.is_none() {
+                let first = of.first.wrapping_add((row * width) as u32);
                 for (i, out) in out.iter_mut().enumerate() {
                     *out *= mask.factor(first.wrapping_add(i as u32));
                 }

@@ -4,6 +4,7 @@ mod activation;
 mod attention;
 mod buffer;
 mod disentangled;
+mod first;
 mod heads;
 mod linear;
 mod low_rank;
@@ -15,7 +16,8 @@ pub(crate) mod simd;
 mod unfold;
 mod widen;
 
-pub(crate) use low_rank::workspace as adapter_workspace;
+pub(crate) use first::SAVED;
+pub(crate) use low_rank::{SMALL_RANK, workspace as adapter_workspace};
 pub(crate) use meter::seconds as product_seconds;
 pub(crate) use product::workspace as product_workspace;
 
@@ -23,14 +25,14 @@ use burn_flex::{Flex, FlexTensor};
 
 use crate::Dropout;
 use crate::backend::{
-    AttentionShape, KernelBackward, Kernels, LinearGradients, LinearNeeds, LoraScale, Maybe,
-    Normalised,
+    AttentionShape, FirstGradients, FirstInputs, FirstNeeds, KernelBackward, Kernels,
+    LinearGradients, LinearNeeds, LoraScale, Maybe, Normalised,
 };
 use buffer::{contiguous, tensor, values};
 
 impl Kernels for Flex {
     fn lb_linear(x: FlexTensor, weight: FlexTensor, bias: Maybe<Self>) -> FlexTensor {
-        linear::forward(x, weight, bias.into_option(), None)
+        linear::forward(x, weight, bias.into_option(), None).0
     }
 
     fn lb_lora_linear(
@@ -41,7 +43,7 @@ impl Kernels for Flex {
         b: FlexTensor,
         lora: LoraScale,
     ) -> FlexTensor {
-        linear::forward(x, weight, bias.into_option(), Some((a, b, lora)))
+        linear::forward(x, weight, bias.into_option(), Some((a, b, lora))).0
     }
 
     fn lb_bias_gelu(x: FlexTensor, bias: Maybe<Self>) -> FlexTensor {
@@ -80,7 +82,31 @@ impl Kernels for Flex {
         shape: AttentionShape,
         dropout: Dropout,
     ) -> FlexTensor {
-        attention::forward(contiguous(q), contiguous(k), contiguous(v), &shape, dropout)
+        let inputs = [q, k, v].map(contiguous);
+        attention::forward(inputs, &shape, dropout, false).0
+    }
+
+    // An extension's arguments are tensors one by one.
+    #[allow(clippy::too_many_arguments)]
+    fn lb_first_attention(
+        q: FlexTensor,
+        x: FlexTensor,
+        key: FlexTensor,
+        value: FlexTensor,
+        key_bias: Maybe<Self>,
+        value_bias: Maybe<Self>,
+        key_a: Maybe<Self>,
+        key_b: Maybe<Self>,
+        value_a: Maybe<Self>,
+        value_b: Maybe<Self>,
+        loras: [LoraScale; 2],
+        shape: AttentionShape,
+        dropout: Dropout,
+    ) -> FlexTensor {
+        let factors = [[key_a, key_b], [value_a, value_b]];
+        let biases = [key_bias, value_bias];
+        let inputs = FirstInputs::new([q, x, key, value], biases, factors, loras);
+        first::forward(inputs, &shape, dropout).0
     }
 }
 
@@ -91,19 +117,26 @@ impl KernelBackward for Flex {
         weight: FlexTensor,
         needs: LinearNeeds,
     ) -> LinearGradients<Self> {
-        linear::backward(gradient, x, weight, None, needs)
+        linear::backward(gradient, x, weight, None, None, needs)
+    }
+
+    fn lb_lora_linear_saving(
+        [x, weight, a, b]: [FlexTensor; 4],
+        bias: Option<FlexTensor>,
+        lora: LoraScale,
+    ) -> (FlexTensor, Option<FlexTensor>) {
+        linear::forward(x, weight, bias, Some((a, b, lora)))
     }
 
     fn lb_lora_linear_backward(
         gradient: FlexTensor,
-        x: FlexTensor,
-        weight: FlexTensor,
-        a: FlexTensor,
-        b: FlexTensor,
+        [x, weight, a, b]: [FlexTensor; 4],
+        projected: Option<FlexTensor>,
         lora: LoraScale,
         needs: LinearNeeds,
     ) -> LinearGradients<Self> {
-        linear::backward(gradient, Some(x), weight, Some((a, b, lora)), needs)
+        let lora = Some((a, b, lora));
+        linear::backward(gradient, Some(x), weight, lora, projected, needs)
     }
 
     fn lb_bias_gelu_backward(
@@ -145,12 +178,14 @@ impl KernelBackward for Flex {
         normalised: FlexTensor,
         inverse_deviation: FlexTensor,
         gamma: FlexTensor,
-    ) -> FlexTensor {
+        dropout: Option<Dropout>,
+    ) -> (FlexTensor, Option<FlexTensor>) {
         norm::backward(
             contiguous(gradient),
             contiguous(normalised),
             contiguous(inverse_deviation),
             contiguous(gamma),
+            dropout,
         )
     }
 
@@ -158,21 +193,41 @@ impl KernelBackward for Flex {
         norm::gamma_backward(contiguous(gradient), contiguous(normalised))
     }
 
+    fn lb_attention_saving(
+        inputs: [FlexTensor; 3],
+        shape: &AttentionShape,
+        dropout: Dropout,
+    ) -> (FlexTensor, Option<FlexTensor>) {
+        attention::forward(inputs.map(contiguous), shape, dropout, true)
+    }
+
     fn lb_attention_backward(
         gradient: FlexTensor,
-        q: FlexTensor,
-        k: FlexTensor,
-        v: FlexTensor,
-        shape: AttentionShape,
+        inputs: [FlexTensor; 3],
+        probabilities: Option<FlexTensor>,
+        shape: &AttentionShape,
         dropout: Dropout,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        attention::backward(
-            contiguous(gradient),
-            contiguous(q),
-            contiguous(k),
-            contiguous(v),
-            &shape,
-            dropout,
-        )
+        let inputs = inputs.map(contiguous);
+        attention::backward(contiguous(gradient), inputs, probabilities, shape, dropout)
+    }
+
+    fn lb_first_attention_saving(
+        inputs: FirstInputs<Self>,
+        shape: &AttentionShape,
+        dropout: Dropout,
+    ) -> (FlexTensor, [FlexTensor; SAVED]) {
+        first::forward(inputs, shape, dropout)
+    }
+
+    fn lb_first_attention_backward(
+        gradient: FlexTensor,
+        inputs: FirstInputs<Self>,
+        saved: [FlexTensor; SAVED],
+        needs: FirstNeeds,
+        shape: &AttentionShape,
+        dropout: Dropout,
+    ) -> FirstGradients<Self> {
+        first::backward(gradient, inputs, saved, needs, shape, dropout)
     }
 }

@@ -3,8 +3,8 @@
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::buffer::{for_row_blocks, tensor, values, written};
-use super::simd::{LANES, dot, multiversion, reduce, sum};
+use super::buffer::{Out, for_row_blocks, tensor, values, written};
+use super::simd::{dot, multiversion, sum};
 use crate::backend::Normalised;
 use crate::random::Dropout;
 
@@ -28,11 +28,13 @@ multiversion! {
         for (row, inverse) in inverse.iter_mut().enumerate() {
             let range = row * width..(row + 1) * width;
             let z = &mut normalised[range.clone()];
-            z.copy_from_slice(&x[range.clone()]);
-            if let Some(bias) = bias {
-                for (z, bias) in z.iter_mut().zip(bias) {
-                    *z += bias;
+            match bias {
+                Some(bias) => {
+                    for ((z, x), bias) in z.iter_mut().zip(&x[range.clone()]).zip(bias) {
+                        *z = x + bias;
+                    }
                 }
+                None => z.copy_from_slice(&x[range.clone()]),
             }
             if !dropout.is_none() {
                 let start = first.wrapping_add(range.start as u32);
@@ -62,21 +64,37 @@ multiversion! {
 }
 
 multiversion! {
-    /// dz = (g gamma - mean(g gamma) - z mean(g gamma z)) / deviation, by rows.
-    fn norm_gradient_rows(out: &mut [f32], gradient: &[f32], normalised: &[f32], inverse: &[f32], gamma: &[f32]) {
+    /// dz = (g gamma - mean(g gamma) - z mean(g gamma z)) / deviation, by rows, and the same times the mask of a dropout, from position
+    /// `first` of its stream, where there is room for it.
+    fn norm_gradient_rows(
+        out: &mut [f32],
+        dropped: Option<&mut [f32]>,
+        gradient: &[f32],
+        normalised: &[f32],
+        inverse: &[f32],
+        gamma: &[f32],
+        dropout: Dropout,
+        first: u32,
+    ) {
         let width = gamma.len();
+        let mask = dropout.mask();
+        let mut dropped = dropped.map(|dropped| dropped.chunks_exact_mut(width));
         for (row, inverse) in inverse.iter().enumerate() {
             let range = row * width..(row + 1) * width;
             let (out, z) = (&mut out[range.clone()], &normalised[range.clone()]);
-            let mut lanes = [0.0f32; LANES];
-            for (i, ((out, g), gamma)) in out.iter_mut().zip(&gradient[range]).zip(gamma).enumerate() {
+            for ((out, g), gamma) in out.iter_mut().zip(&gradient[range]).zip(gamma) {
                 *out = g * gamma;
-                lanes[i % LANES] += *out;
             }
-            let mean = reduce(lanes) / width as f32;
+            let mean = sum(out) / width as f32;
             let slope = dot(out, z) / width as f32;
             for (out, z) in out.iter_mut().zip(z) {
                 *out = (*out - mean - z * slope) * inverse;
+            }
+            if let Some(dropped) = dropped.as_mut().and_then(Iterator::next) {
+                let start = first.wrapping_add((row * width) as u32);
+                for (i, (dropped, out)) in dropped.iter_mut().zip(out.iter()).enumerate() {
+                    *dropped = out * mask.factor(start.wrapping_add(i as u32));
+                }
             }
         }
     }
@@ -147,27 +165,48 @@ pub(crate) fn forward(
     }
 }
 
+/// The gradient of the sum that was normalised, and of what a dropout before it was given, where that is asked for.
 pub(crate) fn backward(
     gradient: FlexTensor,
     normalised: FlexTensor,
     inverse: FlexTensor,
     gamma: FlexTensor,
-) -> FlexTensor {
+    dropout: Option<Dropout>,
+) -> (FlexTensor, Option<FlexTensor>) {
     let (g, z) = (values(&gradient), values(&normalised));
     let (inverse, gamma) = (values(&inverse), values(&gamma));
     let width = gamma.len();
-    // SAFETY: the blocks of rows are disjoint and cover everything.
-    let out = unsafe {
-        written(g.len(), |out| {
-            for_row_blocks(inverse.len(), width, |first, count| {
-                let range = first * width..(first + count) * width;
-                let out = out.slice(range.start, range.len());
-                let inverse = &inverse[first..first + count];
-                norm_gradient_rows(out, &g[range.clone()], &z[range], inverse, gamma);
-            });
-        })
+    let run = |out: Out, dropped: Option<Out>| {
+        for_row_blocks(inverse.len(), width, |first, count| {
+            let range = first * width..(first + count) * width;
+            // SAFETY: the blocks of rows are disjoint.
+            let (out, dropped) = unsafe {
+                let of = |out: Out| out.slice(range.start, range.len());
+                (of(out), dropped.map(of))
+            };
+            let start = range.start as u32;
+            let inverse = &inverse[first..first + count];
+            let (g, z) = (&g[range.clone()], &z[range]);
+            let dropout = dropout.unwrap_or(Dropout::NONE);
+            norm_gradient_rows(out, dropped, g, z, inverse, gamma, dropout, start);
+        });
     };
-    tensor(out, gradient.layout().shape().clone())
+    let shape = gradient.layout().shape().clone();
+    let mut out = Vec::new();
+    // SAFETY: the blocks of rows cover everything, in both.
+    let dropped = unsafe {
+        match dropout {
+            None => {
+                out = written(g.len(), |out| run(out, None));
+                None
+            }
+            Some(_) => Some(written(g.len(), |dropped| {
+                out = written(g.len(), |out| run(out, Some(dropped)));
+            })),
+        }
+    };
+    let dropped = dropped.map(|dropped| tensor(dropped, shape.clone()));
+    (tensor(out, shape), dropped)
 }
 
 /// The gradient of gamma: the sum over rows of gradient x normalised.

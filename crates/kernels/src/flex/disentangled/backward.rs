@@ -117,7 +117,7 @@ unsafe fn backward_head(out: &Outputs, head: &Head, gradient: &[f32], input: &In
         probabilities(p, band, head, input);
         kept.copy_from_slice(p);
         if !dropout.is_none() {
-            drop_in_stream(kept, head.stream, dropout);
+            drop_in_stream(kept, head.stream(), dropout);
         }
         // SAFETY: the head's rows lie inside all buffers.
         unsafe {
@@ -130,7 +130,7 @@ unsafe fn backward_head(out: &Outputs, head: &Head, gradient: &[f32], input: &In
             small_product([m, n, d], (ds.as_mut_ptr(), keys), g, right, 1.0, false);
         }
         if !dropout.is_none() {
-            drop_in_stream(ds, head.stream, dropout);
+            drop_in_stream(ds, head.stream(), dropout);
         }
         softmax_gradient_rows(ds, p, n, input.scale());
         // SAFETY: as above.

@@ -118,7 +118,7 @@ unsafe fn forward_head(out: Out, head: &Head, input: &Inputs<'_>) {
         let (p, band) = scratch.split_at_mut(scores);
         probabilities(p, band, head, input);
         if !input.shape.dropout.is_none() {
-            drop_in_stream(p, head.stream, input.shape.dropout);
+            drop_in_stream(p, head.stream(), input.shape.dropout);
         }
         // SAFETY: the head's rows lie inside v and out.
         unsafe {

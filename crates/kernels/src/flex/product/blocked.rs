@@ -8,12 +8,14 @@ use rayon::prelude::*;
 
 use super::isa::Isa;
 use super::pack::Source;
-use super::tile::{Begin, Goal, Place, elements};
+use super::tile::{At, Begin, Goal, Lines, Place, elements};
 use super::{Matrix, Operand, Start};
 use crate::flex::buffer::Out;
 
 /// Elements to the next cache line, at most.
 const ALIGNED: usize = 16;
+/// Elements by which each sum's panels are further on: at the same place in a page all seven would meet in the same lines of the first cache.
+const APART: usize = 16 * 9;
 
 /// A product of a sum of a's blocks and one of b's, in terms of the sums that [`pack`] makes.
 struct Step {
@@ -109,6 +111,12 @@ type Task = ((usize, usize), (usize, usize));
 /// Pieces for each thread into which what is left is thought to be cut when the next task is made.
 const SHARES: usize = 4;
 
+/// Looks at what another thread makes before the processor is left to it.
+const SPINS: usize = 1 << 14;
+
+/// Tiles for each thread that are left when tasks begin to share columns.
+const LAST: usize = 2;
+
 /// How a product is cut.
 struct Cut {
     /// Rows and columns of a block of the result, and the tiles and panels that cover it.
@@ -132,7 +140,10 @@ impl Cut {
         let slices = k.div_ceil(S::DEPTH * grid);
         let slice = k.div_ceil(slices).next_multiple_of(grid);
         let depth = slice / grid;
-        let packed = (steps(grid).len() * depth * S::COLS).saturating_mul(panels);
+        let sum = (depth * S::COLS)
+            .saturating_mul(panels)
+            .saturating_add(APART);
+        let packed = sum.saturating_mul(steps(grid).len());
         let together = (S::PACKED / packed.saturating_mul(size_of::<f32>())).clamp(1, slices);
         Self {
             rows,
@@ -211,19 +222,33 @@ pub(super) unsafe fn run<S: Isa, const GRID: usize>(
     let mut from = 0;
     while from < cut.slices {
         let to = (from + cut.together).min(cut.slices);
-        (0..(to - from) * cut.panels)
-            .into_par_iter()
-            .for_each(|number| {
-                let (slice, panel) = (number / cut.panels, number % cut.panels);
-                // SAFETY: every task packs a panel of its own.
-                unsafe { job.pack_b(from + slice, panel, packed.at(slice * cut.packed)) };
-            });
-        let next = AtomicUsize::new(0);
+        let panels = (to - from) * cut.panels;
+        let (next_panel, made, next_task) = Default::default();
+        let counters: [&AtomicUsize; 3] = [&next_panel, &made, &next_task];
         (0..rayon::current_num_threads())
             .into_par_iter()
             .with_max_len(1)
             .for_each(|_| {
-                while let Some((tiles, panels)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let [next_panel, made, next_task] = counters;
+                let take = |counter: &AtomicUsize| counter.fetch_add(1, Ordering::Relaxed);
+                while let Some(number) = Some(take(next_panel)).filter(|n| *n < panels) {
+                    let (slice, panel) = (number / cut.panels, number % cut.panels);
+                    // SAFETY: every panel is packed once.
+                    unsafe { job.pack_b(from + slice, panel, packed.at(slice * cut.packed)) };
+                    made.fetch_add(1, Ordering::Release);
+                }
+                // What is left another thread is making now, for some microseconds, if it has a processor.
+                let mut waited = 0;
+                while made.load(Ordering::Acquire) < panels {
+                    match waited {
+                        SPINS => std::thread::yield_now(),
+                        _ => {
+                            std::hint::spin_loop();
+                            waited += 1;
+                        }
+                    }
+                }
+                while let Some((tiles, panels)) = tasks.get(take(next_task)) {
                     // SAFETY: b is packed, and tasks write different rows or columns.
                     unsafe { job.multiply((from, to), *tiles, *panels, packed) };
                 }
@@ -254,18 +279,18 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
             S::STRASSEN_TILES
         };
         let (tiles, panels) = (self.cut.tiles, self.cut.panels);
-        // With fewer tiles than threads, the columns are shared too.
-        let parts = match tiles < threads {
-            true => (2 * threads)
-                .div_ceil(tiles)
-                .min(panels.div_ceil(S::PANELS)),
-            false => 1,
-        };
+        let groups = panels.div_ceil(S::PANELS);
         let mut tasks = Vec::new();
         let mut top = 0;
         while top < tiles {
             let left = tiles - top;
             let bottom = top + left.div_ceil(SHARES * threads).min(most);
+            // Where few tiles are left, the columns are shared too.
+            let parts = match left {
+                _ if tiles < threads => (2 * threads).div_ceil(tiles).min(groups),
+                _ if left <= LAST * threads => groups,
+                _ => 1,
+            };
             for part in 0..parts {
                 let columns = (panels * part / parts, panels * (part + 1) / parts);
                 tasks.push(((top, bottom), columns));
@@ -294,7 +319,7 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
         // SAFETY: promised by the caller.
         unsafe {
             let places = std::array::from_fn(|sum| {
-                packed.wrapping_add((sum * panels + panel) * depth * S::COLS)
+                packed.wrapping_add((sum * panels + panel) * depth * S::COLS + sum * APART)
             });
             S::pack::<GRID, 2>(&source, (panel * S::COLS, S::COLS), S::COLS, places);
         }
@@ -313,7 +338,7 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
     ) {
         let (depth, panels) = (self.cut.depth, self.cut.panels);
         let (steps, tiles) = (steps(GRID), bottom - top);
-        let place = |sum: usize, tile: usize| (sum * tiles + tile) * depth * S::LANES;
+        let place = |sum: usize, tile: usize| (sum * tiles + tile) * depth * S::LANES + sum * APART;
         let sums = place(steps.len(), 0);
         let sum_tiles = GRID * GRID * tiles * S::PANELS;
         with_scratch(sums + sum_tiles * elements::<S>(), |a| {
@@ -333,25 +358,32 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
                 while from < right {
                     let to = (from + S::PANELS).min(right);
                     for step in steps {
+                        let goals = [0, step.parts.len() - 1].map(|part| {
+                            let part = step.parts[part];
+                            let sum = part.block * tiles * S::PANELS * elements::<S>();
+                            self.goal(slice, part, (top, from), sums.wrapping_add(sum))
+                        });
                         for panel in from..to {
-                            let b = b.wrapping_add((step.b * panels + panel) * depth * S::COLS);
-                            let sum = |block: usize| {
-                                let at = block * tiles * S::PANELS + panel - from;
-                                sums.wrapping_add(at * elements::<S>())
+                            let first = (step.b * panels + panel) * depth * S::COLS;
+                            let b = Lines {
+                                data: b.wrapping_add(first + step.b * APART),
+                                step: S::COLS,
                             };
-                            let parts = step.parts;
-                            let mut goals = [0, parts.len() - 1].map(|part| {
-                                let part = parts[part];
-                                self.goal(slice, part, (top, panel), sum(part.block))
-                            });
                             for tile in 0..tiles {
-                                let a = a.wrapping_add(place(step.a, tile));
+                                let a = Lines {
+                                    data: a.wrapping_add(place(step.a, tile)),
+                                    step: S::LANES,
+                                };
+                                let at = At {
+                                    sum: (tile * S::PANELS + panel - from) * elements::<S>(),
+                                    row: tile * S::ROWS,
+                                    col: (panel - from) * S::COLS,
+                                };
                                 let size = self.tile_size(top + tile, panel);
                                 // SAFETY: both are packed, and the results are this task's; the places end with the result.
-                                unsafe { S::tile(size, depth, a, b, &goals[..parts.len()]) };
-                                for goal in &mut goals {
-                                    Self::advance(goal);
-                                }
+                                unsafe {
+                                    S::tile(size, depth, a, b, &goals[..step.parts.len()], at)
+                                };
                             }
                         }
                     }
@@ -368,21 +400,18 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
         (rows, cols)
     }
 
-    /// What a tile adds to one block of the result.
+    /// What tiles add to one block of the result, from that of a row and a panel on.
     fn goal(&self, slice: usize, part: Part, (row, panel): (usize, usize), sum: *mut f32) -> Goal {
         let (cut, [m, n]) = (&self.cut, self.size);
-        let first_row = part.block / GRID * cut.rows + row * S::ROWS;
-        let first_col = part.block % GRID * cut.cols + panel * S::COLS;
+        let [block_row, block_col] = [part.block / GRID, part.block % GRID];
+        let first_row = block_row * cut.rows + row * S::ROWS;
+        let first_col = block_col * cut.cols + panel * S::COLS;
         let place = || Place {
             out: self.out.at(first_row * n + first_col),
             stride: n,
-            // To the end of the block; a tile does not look further than its own.
-            rows: m
-                .min((part.block / GRID + 1) * cut.rows)
-                .saturating_sub(first_row),
-            cols: n
-                .saturating_sub(first_col)
-                .min(self.tile_size(row, panel).1),
+            // To the end of the block or of the result.
+            rows: m.min((block_row + 1) * cut.rows).saturating_sub(first_row),
+            cols: n.min((block_col + 1) * cut.cols).saturating_sub(first_col),
             begin: match self.start {
                 Start::Zero if slice == 0 => Begin::Zero,
                 Start::Bias(bias) if slice == 0 => {
@@ -398,19 +427,10 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
             last: part.last.then(place),
         }
     }
-
-    /// From a tile's goal to that of the tile below.
-    fn advance(goal: &mut Goal) {
-        goal.sum = goal.sum.wrapping_add(S::PANELS * elements::<S>());
-        if let Some(place) = &mut goal.last {
-            place.out = place.out.wrapping_add(S::ROWS * place.stride);
-            place.rows = place.rows.saturating_sub(S::ROWS);
-        }
-    }
 }
 
-/// dst = lhs rhs times `scale`, or dst += it, on the calling thread: for small products, many of which run beside each other. b is packed
-/// once, a tile by tile.
+/// dst = lhs rhs times `scale`, or dst += it, on the calling thread: for small products, many of which run beside each other. An operand
+/// whose lines lie in it as a tile reads them stays where it is; else b is packed once, a tile by tile.
 ///
 /// # Safety
 /// As for [`super::small_product`]; and the processor has the instructions.
@@ -434,51 +454,92 @@ pub(super) unsafe fn alone<S: Isa>(
     };
     let a = side(lhs, [lhs.1, lhs.2], m);
     let b = side(rhs, [rhs.2, rhs.1], n);
-    let panels = n.div_ceil(S::COLS);
     for (_, rows, columns) in [lhs, rhs] {
         assert!(
             rows == 1 || columns == 1,
             "an operand lies in rows or in columns"
         );
     }
+    // A tile reads rows by twos and columns by registers: no more than there are.
+    let a_lies = a.across == 1 && m.is_multiple_of(2);
+    let b_lies = b.across == 1 && n.is_multiple_of(S::LANES);
+    let panels = n.div_ceil(S::COLS);
     let begin = if accumulate { Begin::Add } else { Begin::Zero };
-    with_scratch(k * (S::LANES + panels * S::COLS), |a_panel| {
-        let b_panels = a_panel.wrapping_add(k * S::LANES);
-        let b_at = |panel: usize| b_panels.wrapping_add(panel * k * S::COLS);
-        // SAFETY: the scratch memory has room for a tile of a and all of b; places end with the result.
+    let a_len = if a_lies { 0 } else { k * S::LANES };
+    let b_len = if b_lies { 0 } else { k * panels * S::COLS };
+    with_scratch(a_len + b_len, |a_panel| {
+        let b_panels = a_panel.wrapping_add(a_len);
+        let b_at = |panel: usize| match b_lies {
+            true => Lines {
+                data: b.data.wrapping_add(panel * S::COLS),
+                step: b.along,
+            },
+            false => Lines {
+                data: b_panels.wrapping_add(panel * k * S::COLS),
+                step: S::COLS,
+            },
+        };
+        // SAFETY: the scratch memory has room for a tile of a and all of b, where they are packed; places end with the result.
         unsafe {
-            for panel in 0..panels {
-                let (first, to) = (panel * S::COLS, [b_at(panel); 7]);
+            for panel in (0..panels).filter(|_| !b_lies) {
+                let to = [b_panels.wrapping_add(panel * k * S::COLS); 7];
+                let first = panel * S::COLS;
                 if n - first > S::LANES {
                     S::pack::<1, 2>(&b, (first, S::COLS), S::COLS, to);
                 } else {
                     S::pack::<1, 1>(&b, (first, S::LANES), S::COLS, to);
                 }
             }
-            for row in (0..m).step_by(S::ROWS) {
-                let rows = (m - row).min(S::ROWS);
-                S::pack::<1, 1>(&a, (row, S::ROWS), S::LANES, [a_panel; 7]);
+            let goal = Goal {
+                sum: dst.0,
+                scale,
+                first: true,
+                last: Some(Place {
+                    out: dst.0,
+                    stride: dst.1,
+                    rows: m,
+                    cols: n,
+                    begin,
+                }),
+            };
+            let mut row = 0;
+            while row < m {
+                let rows = height::<S>(m - row);
+                let lines = match a_lies {
+                    true => Lines {
+                        data: a.data.wrapping_add(row),
+                        step: a.along,
+                    },
+                    false => {
+                        S::pack::<1, 1>(&a, (row, rows), S::LANES, [a_panel; 7]);
+                        Lines {
+                            data: a_panel,
+                            step: S::LANES,
+                        }
+                    }
+                };
                 for panel in 0..panels {
                     let col = panel * S::COLS;
-                    let cols = (n - col).min(S::COLS);
-                    let place = Place {
-                        out: dst.0.wrapping_add(row * dst.1 + col),
-                        stride: dst.1,
-                        rows,
-                        cols,
-                        begin,
-                    };
-                    let goal = Goal {
-                        sum: dst.0,
-                        scale,
-                        first: true,
-                        last: Some(place),
-                    };
-                    S::tile((rows, cols), k, a_panel, b_at(panel), &[goal]);
+                    let size = (rows, (n - col).min(S::COLS));
+                    S::tile(
+                        size,
+                        k,
+                        lines,
+                        b_at(panel),
+                        &[goal],
+                        At { sum: 0, row, col },
+                    );
                 }
+                row += rows;
             }
         }
     });
+}
+
+/// Rows of the next tile where so many are left: all tiles are about as high, for one of few rows takes longer than its share.
+fn height<S: Isa>(left: usize) -> usize {
+    let tiles = left.div_ceil(S::ROWS);
+    left.div_ceil(tiles).next_multiple_of(2).min(left)
 }
 
 /// Lends `len` elements of this thread's scratch memory, from the border of a cache line on.

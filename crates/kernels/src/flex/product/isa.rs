@@ -3,13 +3,13 @@
 use std::arch::x86_64::*;
 
 use super::pack::Source;
-use super::tile::Goal;
-use super::{Block, pack, thin, tile};
+use super::tile::{At, Goal, Lines};
+use super::{Block, Spread, pack, thin, tile};
 use crate::random::Mask;
 
 /// Instructions on registers of f32, and the sizes of what is made of them.
 ///
-/// Every function needs a processor for which `available` is true. Those on registers are inlined into the last four, which are
+/// Every function needs a processor for which `available` is true. Those on registers are inlined into the last five, which are
 /// compiled with the instructions.
 pub(super) trait Isa: Copy + Sync + 'static {
     type Register: Copy;
@@ -69,13 +69,7 @@ pub(super) trait Isa: Copy + Sync + 'static {
     unsafe fn turn(rows: impl Fn(usize) -> Self::Register, count: usize, to: *mut f32, step: usize);
 
     /// As [`tile::tile`].
-    unsafe fn tile(
-        size: (usize, usize),
-        depth: usize,
-        a: *const f32,
-        b: *const f32,
-        goals: &[Goal],
-    );
+    unsafe fn tile(size: (usize, usize), depth: usize, a: Lines, b: Lines, goals: &[Goal], at: At);
     /// As [`pack::pack`].
     unsafe fn pack<const GRID: usize, const W: usize>(
         source: &Source,
@@ -87,6 +81,8 @@ pub(super) trait Isa: Copy + Sync + 'static {
     unsafe fn project(out: &mut [f32], wide: Block<'_>, factor: &[f32], scale: f32);
     /// As [`thin::gather`].
     unsafe fn gather(out: &mut [f32], wide: Block<'_>, t: &[f32]);
+    /// As [`thin::spread`].
+    unsafe fn spread(out: &mut [f32], of: &Spread<'_>);
 }
 
 /// What is the same text for all instructions: registers that are made of numbers, and the functions that are compiled with the
@@ -109,12 +105,13 @@ macro_rules! compiled {
         unsafe fn tile(
             size: (usize, usize),
             depth: usize,
-            a: *const f32,
-            b: *const f32,
+            a: Lines,
+            b: Lines,
             goals: &[Goal],
+            at: At,
         ) {
             // SAFETY: promised by the caller.
-            unsafe { tile::tile::<Self>(size, depth, a, b, goals) }
+            unsafe { tile::tile::<Self>(size, depth, a, b, goals, at) }
         }
 
         #[target_feature(enable = $features)]
@@ -138,6 +135,12 @@ macro_rules! compiled {
         unsafe fn gather(out: &mut [f32], wide: Block<'_>, t: &[f32]) {
             // SAFETY: promised by the caller.
             unsafe { thin::gather::<Self>(out, wide, t) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn spread(out: &mut [f32], of: &Spread<'_>) {
+            // SAFETY: promised by the caller.
+            unsafe { thin::spread::<Self>(out, of) }
         }
     };
 }
@@ -226,7 +229,7 @@ impl Isa for Avx512 {
     const PACKED: usize = 17 << 20;
     const UNROLLED: usize = 1;
     const AHEAD: usize = 24;
-    const FETCHED: usize = 28;
+    const FETCHED: usize = 60;
     const WORTH: [usize; 2] = [usize::MAX, 128];
     const PROJECTED: usize = 2;
 

@@ -77,6 +77,12 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// The columns from one on: (pointer, [from row to row, from column to column]).
+    pub(crate) fn columns_from(&self, first: usize) -> (*const f32, [usize; 2]) {
+        let data = self.data.as_ptr().wrapping_add(first * self.col_stride);
+        (data, [self.row_stride, self.col_stride])
+    }
+
     /// Whether it is read as its transpose.
     fn is_turned(&self) -> bool {
         self.row_stride == 1 && self.col_stride != 1
@@ -173,6 +179,28 @@ pub(crate) unsafe fn small_product(
     });
 }
 
+/// As [`small_product`], by this crate's own products whatever the sizes where there are the instructions: the order of an element's
+/// additions is that of the depth then, however the operands lie.
+///
+/// # Safety
+/// As for [`small_product`].
+pub(crate) unsafe fn ordered_product(
+    size: [usize; 3],
+    dst: (*mut f32, usize),
+    lhs: Operand,
+    rhs: Operand,
+    scale: f32,
+    accumulate: bool,
+) {
+    // SAFETY: promised by the caller.
+    counted(1, || unsafe {
+        match Own::here() {
+            Some(own) => (own.alone)(size, dst, lhs, rhs, scale, accumulate),
+            None => call_gemm(size, dst, lhs, rhs, scale, accumulate, false),
+        }
+    });
+}
+
 /// Smaller products on one thread are not worth packing.
 const SMALL_ROWS: usize = 8;
 const SMALL_COLUMNS: usize = 16;
@@ -195,6 +223,7 @@ struct Own {
     alone: Small,
     project: unsafe fn(&mut [f32], Block<'_>, &[f32], f32),
     gather: unsafe fn(&mut [f32], Block<'_>, &[f32]),
+    spread: unsafe fn(&mut [f32], &Spread<'_>),
 }
 
 impl Own {
@@ -216,6 +245,7 @@ impl Own {
             alone: blocked::alone::<S>,
             project: S::project,
             gather: S::gather,
+            spread: S::spread,
         }
     }
 
@@ -351,7 +381,19 @@ pub(crate) struct Block<'a> {
     pub(crate) dropout: Dropout,
 }
 
-/// Whether [`project`] and [`gather`] are there for a matrix of that width and a factor of that rank.
+/// Rows of bias + scale t b behind a dropout, for t [rows, rank] and b [rank, width]; they begin at element `first` of the dropout's stream.
+#[derive(Clone, Copy)]
+pub(crate) struct Spread<'a> {
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) t: &'a [f32],
+    pub(crate) b: &'a [f32],
+    pub(crate) scale: f32,
+    pub(crate) width: usize,
+    pub(crate) first: u32,
+    pub(crate) dropout: Dropout,
+}
+
+/// Whether [`project`], [`gather`] and [`spread`] are there for a matrix of that width and a factor of that rank.
 pub(crate) fn is_thin(width: usize, rank: usize) -> bool {
     width > 0 && rank > 0 && Own::here().is_some()
 }
@@ -368,6 +410,15 @@ pub(crate) fn gather(out: &mut [f32], wide: Block<'_>, t: &[f32]) {
     let own = Own::here().expect("asked for where there are the instructions");
     // SAFETY: the instructions are there.
     counted(1, || unsafe { (own.gather)(out, wide, t) });
+}
+
+/// Writes rows [rows, width] on the calling thread, for a width and a rank that [`is_thin`].
+pub(crate) fn spread(out: &mut [f32], of: &Spread<'_>) {
+    let rows = out.len() / of.width;
+    assert_eq!(of.t.len() * of.width, rows * of.b.len(), "rows of t");
+    let own = Own::here().expect("asked for where there are the instructions");
+    // SAFETY: the instructions are there.
+    counted(1, || unsafe { (own.spread)(out, of) });
 }
 
 /// A new matrix a b (times `scale`).

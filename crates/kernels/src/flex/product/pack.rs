@@ -51,7 +51,7 @@ impl Source {
 }
 
 /// Lines that are summed at a time, a multiple of the largest register.
-const CHUNK: usize = 64;
+const CHUNK: usize = 128;
 /// Elements of a row between the one that is read and the one that is fetched.
 const AHEAD: usize = 64;
 /// Elements of the largest register.

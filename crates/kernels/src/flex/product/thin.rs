@@ -1,7 +1,7 @@
 //! Products with the narrow factors of an adapter: a pass over the wide operand, whose dropout is drawn on the way.
 
-use super::Block;
 use super::isa::Isa;
+use super::{Block, Spread};
 use crate::random::Mask;
 
 impl Block<'_> {
@@ -191,6 +191,68 @@ unsafe fn gather_group<S: Isa, const R: usize>(
                         true => S::write(to, *sum),
                         false => S::write_first(left, to, *sum),
                     }
+                }
+            }
+        }
+    }
+}
+
+/// Rows that a register of the factor is read for.
+const SHARED: usize = 4;
+
+/// out = drop(bias + scale t b), for rows that the call is about.
+///
+/// # Safety
+/// The processor has the instructions.
+#[inline(always)]
+pub(super) unsafe fn spread<S: Isa>(out: &mut [f32], of: &Spread<'_>) {
+    let rows = out.len() / of.width;
+    let mut row = 0;
+    // SAFETY: promised by the caller.
+    unsafe {
+        while row + SHARED <= rows {
+            spread_rows::<S, SHARED>(out, of, row);
+            row += SHARED;
+        }
+        while row < rows {
+            spread_rows::<S, 1>(out, of, row);
+            row += 1;
+        }
+    }
+}
+
+/// # Safety
+/// As for [`spread`].
+#[inline(always)]
+unsafe fn spread_rows<S: Isa, const N: usize>(out: &mut [f32], of: &Spread<'_>, row: usize) {
+    let (width, rank) = (of.width, of.b.len() / of.width);
+    let dropout = (!of.dropout.is_none()).then(|| of.dropout.mask());
+    for col in (0..width).step_by(S::LANES) {
+        let left = width - col;
+        // SAFETY: what is read and written ends with the rows.
+        unsafe {
+            let begin = match of.bias {
+                Some(bias) => upto::<S>(left, bias.as_ptr().add(col)),
+                None => S::zero(),
+            };
+            let mut sums = [begin; N];
+            for j in 0..rank {
+                let b = upto::<S>(left, of.b.as_ptr().add(j * width + col));
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    let factor = of.scale * of.t[(row + n) * rank + j];
+                    *sum = S::mul_add(S::splat(factor), b, *sum);
+                }
+            }
+            for (n, sum) in sums.iter().enumerate() {
+                let at = (row + n) * width + col;
+                let sum = match &dropout {
+                    Some(mask) => S::dropped(*sum, mask, of.first.wrapping_add(at as u32)),
+                    None => *sum,
+                };
+                let to = out.as_mut_ptr().add(at);
+                match left >= S::LANES {
+                    true => S::write(to, sum),
+                    false => S::write_first(left, to, sum),
                 }
             }
         }
