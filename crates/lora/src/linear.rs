@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use lowburn_kernels::{Dropout, LoraScale, derive_key, lora_linear, normal, uniform};
+use lowburn_kernels::{Dropout, LoraScale, Projection, derive_key, lora_linear, normal, uniform};
 
 use crate::{LoraInit, ResolvedAdapter};
 
@@ -72,6 +72,15 @@ impl Adapter {
         }
     }
 
+    /// The factors and how they are applied, with the dropout of a key or none.
+    fn applied(&self, key: Option<u64>) -> ([Tensor<2>; 2], LoraScale) {
+        let lora = LoraScale {
+            scale: self.scale,
+            dropout: key.map_or(Dropout::NONE, |key| Dropout::new(self.dropout, key)),
+        };
+        ([self.a.val(), self.b.val()], lora)
+    }
+
     /// scale * A B, `[in, out]`, on the adapter's device and without a gradient. Always computed in f32 on the processor: the products of some
     /// cards keep 11 bits of their factors (TF32), which is too few for weights that are saved.
     pub fn delta(&self) -> Tensor<2> {
@@ -127,6 +136,15 @@ impl Linear {
         lowburn_kernels::linear(x, self.weight.val(), bias)
     }
 
+    /// The layer for an operation that applies it itself. `key` as in [`Linear::forward`].
+    pub fn projection(&self, key: Option<u64>) -> Projection {
+        Projection {
+            weight: self.weight.val(),
+            bias: self.bias.as_ref().map(Param::val),
+            adapter: self.adapter.as_ref().map(|adapter| adapter.applied(key)),
+        }
+    }
+
     fn apply<const D: usize>(
         &self,
         x: Tensor<D>,
@@ -136,11 +154,7 @@ impl Linear {
         let Some(adapter) = &self.adapter else {
             return lowburn_kernels::linear(x, self.weight.val(), bias);
         };
-        let lora = LoraScale {
-            scale: adapter.scale,
-            dropout: key.map_or(Dropout::NONE, |key| Dropout::new(adapter.dropout, key)),
-        };
-        let factors = [adapter.a.val(), adapter.b.val()];
+        let (factors, lora) = adapter.applied(key);
         lora_linear(x, self.weight.val(), bias, factors, lora)
     }
 

@@ -2,7 +2,9 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use lowburn_kernels::{AttentionShape, attention, disentangled_attention};
+use lowburn_kernels::{
+    AttentionShape, Projection, attention, disentangled_attention, first_token_attention,
+};
 use lowburn_lora::Linear;
 
 use crate::disentangled::{Distances, PositionBranch};
@@ -112,8 +114,13 @@ impl SelfAttention {
         mode: &mut Mode,
     ) -> Tensor<2> {
         let q = self.query.forward(queries, mode.key());
-        let k = self.key.forward(x.clone(), mode.key());
-        let v = self.value.forward(x, mode.key());
+        let keys = [mode.key(), mode.key()];
+        if let Some([key, value]) = self.of_first(keys, shape) {
+            let dropout = mode.dropout(self.dropout);
+            return first_token_attention(q, x, key, value, shape, dropout);
+        }
+        let k = self.key.forward(x.clone(), keys[0]);
+        let v = self.value.forward(x, keys[1]);
         let terms = match (&self.position, distances) {
             (Some(branch), Some(distances)) => {
                 branch.terms(&self.query, &self.key, distances, mode)
@@ -125,5 +132,12 @@ impl SelfAttention {
             Some(terms) => disentangled_attention(q, k, v, terms, shape, dropout),
             None => attention(q, k, v, shape, dropout),
         }
+    }
+
+    /// The layers of keys and values where one query a row can do without their outputs: those of plain attention.
+    fn of_first(&self, keys: [Option<u64>; 2], shape: &AttentionShape) -> Option<[Projection; 2]> {
+        let is_first = shape.queries.iter().all(|queries| *queries == 1);
+        (is_first && self.position.is_none())
+            .then(|| [self.key.projection(keys[0]), self.value.projection(keys[1])])
     }
 }

@@ -45,7 +45,8 @@ impl Backbone {
     }
 
     /// The last hidden state of token 0, without computing the last layer for any other token:
-    /// the last layer needs keys and values of all tokens, and everything else of token 0 alone.
+    /// the last layer needs keys and values of all tokens (and not even those in plain attention, see
+    /// [`lowburn_kernels::first_token_attention`]), and everything else of token 0 alone.
     ///
     /// # Shapes
     /// Returns `[batch, d]`.

@@ -224,8 +224,10 @@ fn compare(what: &str, model: &SequenceClassifier, input: &ModelInput, mode: &Mo
         "{what}: who has a gradient"
     );
     for (name, gradient) in &expected.gradients {
+        // A bias of the keys moves every score of a row by the same amount: where token 0 alone is computed, its gradient is exactly 0.
+        let idle = name.ends_with("key.bias") || name.ends_with("key_proj.bias");
         assert!(
-            gradient.iter().any(|bits| *bits << 1 != 0),
+            idle || gradient.iter().any(|bits| *bits << 1 != 0),
             "{what}: the gradient of {name} is 0 and proves nothing"
         );
         assert!(

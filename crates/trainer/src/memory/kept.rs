@@ -104,6 +104,13 @@ pub(super) enum Undo {
         numbers: u64,
         of: Attention,
     },
+    /// Of one query a row: q and x, and the layers of keys and values.
+    FirstAttention {
+        inputs: [Option<Node>; 2],
+        kept: Vec<Shared>,
+        linears: [Linear; 2],
+        of: Attention,
+    },
     /// A table of that many numbers, of which so many rows are read.
     Table {
         key: Key,
@@ -118,8 +125,9 @@ pub(super) struct Product {
     pub(super) x: Option<Node>,
     pub(super) rows: u64,
     pub(super) linear: Linear,
-    /// The input, where it is needed.
+    /// The input, where it is needed, and its projection by the adapter, where it is kept.
     pub(super) input: Option<Shared>,
+    pub(super) low: Option<Shared>,
     /// A weight that was made for this product.
     pub(super) matrix: Option<Shared>,
 }
@@ -145,6 +153,23 @@ impl Attention {
     /// Heads of all rows.
     pub(super) fn tasks(&self) -> u64 {
         self.rows.saturating_mul(self.heads)
+    }
+
+    /// Scores of all heads.
+    pub(super) fn scores(&self) -> u64 {
+        let pairs = self.queries.saturating_mul(self.keys);
+        self.tasks().saturating_mul(pairs)
+    }
+
+    /// A vector of x for every head, and so many numbers more.
+    pub(super) fn wide(&self, more: u64) -> u64 {
+        self.tasks()
+            .saturating_mul(self.hidden.saturating_add(more))
+    }
+
+    /// The sums of every head: of x, of an adapter's projection, and of 1.
+    pub(super) fn summed(&self, rank: u64) -> u64 {
+        self.wide(rank.saturating_add(1))
     }
 
     /// Numbers of a thread's scratch memory that hold so many matrices of scores.

@@ -150,28 +150,34 @@ impl Walk<'_> {
         let q = self
             .tape
             .linear(queries.clone(), &layer.query, rows, true, None);
-        let k = self.tape.linear(x.clone(), &layer.key, tokens, true, None);
-        let v = self.tape.linear(x, &layer.value, tokens, true, None);
-        let mut inputs = vec![q, k, v];
-        inputs.extend(self.positions(i, batch, distances));
-        let of = Attention {
+        let of = |span| Attention {
             rows: batch.rows,
             queries: if first { 1 } else { batch.length },
             keys: batch.length,
             heads: self.sizes.heads,
-            span: if inputs.len() > 3 {
+            span,
+            hidden,
+        };
+        let x = if first && layer.positions.is_empty() {
+            let linears = [&layer.key, &layer.value];
+            self.tape.first_attention(q, x, linears, of(0))
+        } else {
+            let k = self.tape.linear(x.clone(), &layer.key, tokens, true, None);
+            let v = self.tape.linear(x, &layer.value, tokens, true, None);
+            let mut inputs = vec![q, k, v];
+            inputs.extend(self.positions(i, batch, distances));
+            let span = if inputs.len() > 3 {
                 self.span(batch)
             } else {
                 0
-            },
-            hidden,
+            };
+            self.tape.attention(inputs, of(span))
         };
         let norm = Norm {
             drops: self.sizes.drops,
             bias: self.sizes.biases,
             ..self.norm()
         };
-        let x = self.tape.attention(inputs, of);
         let x = self.tape.linear(x, &layer.attended, rows, false, None);
         let residual = self.tape.norm(x, Some(queries), hidden, norm);
         // The exact GELU adds the bias itself.

@@ -2,7 +2,7 @@
 //!
 //! An operation takes its output and what it needs on the way, and the tape holds what its gradient needs: what the
 //! `State` of its backward pass holds there. That is the input of a linear layer whose weight is trained or that has an
-//! adapter, and nothing of a frozen one; q, k and v of an attention, whose probabilities are computed again; the input
+//! adapter, and nothing of a frozen one; q, k and v of an attention, and its probabilities where they are few; the input
 //! of a GELU; the normalised rows of a LayerNorm. Blocks have several holders, as tensors have, and dropout masks are
 //! never kept.
 //! The way back is in [`super::undo`].
@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use lowburn_kernels::{keeps_probabilities, keeps_projected};
 use lowburn_models::Activation;
 
 use super::heap::{Block, Heap, NUMBER, Part, Shared};
@@ -110,7 +111,14 @@ impl Tape {
         let numbers = rows.saturating_mul(linear.outputs);
         let block = self.fresh(numbers, Part::Activations);
         self.pack([rows, linear.inputs, linear.outputs], true);
-        self.drop_all([low, wide].into_iter().flatten());
+        self.drop_all(wide);
+        let low = match tracked && keeps_projected(linear.rank) {
+            true => low,
+            false => {
+                self.drop_all(low);
+                None
+            }
+        };
         let output = self.value(block, numbers, x.depth + 1, tracked);
         if tracked {
             let needed = linear.weight || adapted;
@@ -119,6 +127,7 @@ impl Tape {
                 rows,
                 linear: *linear,
                 input: needed.then(|| Rc::clone(&x.block)),
+                low,
                 matrix,
             };
             self.push(&output, Undo::Linear(product));
@@ -247,18 +256,67 @@ impl Tape {
         output
     }
 
+    /// Attention of one query a row, with layers of `x` for keys and values: neither is made.
+    pub(super) fn first_attention(
+        &mut self,
+        q: Value,
+        x: Value,
+        [key, value]: [&Linear; 2],
+        of: Attention,
+    ) -> Value {
+        self.lend(of.scores() / of.rows.max(1), of.rows);
+        let wide = [key, value].map(|linear| self.widened(linear));
+        let tokens = of.rows.saturating_mul(of.keys);
+        let low = [key, value].map(|linear| tokens.saturating_mul(linear.rank));
+        let kept = [
+            low[0],
+            low[1],
+            of.wide(key.rank),
+            of.summed(value.rank),
+            of.scores(),
+        ];
+        let kept = kept.map(|numbers| self.fresh(numbers, Part::Activations));
+        let numbers = q.numbers;
+        let block = self.fresh(numbers, Part::Activations);
+        self.drop_all(wide.into_iter().flatten());
+        let own = [key, value]
+            .into_iter()
+            .any(|linear| linear.weight || linear.rank > 0)
+            || value.bias;
+        let tracked = self.records && (q.tracked || x.tracked || own);
+        let output = self.value(block, numbers, q.depth.max(x.depth) + 1, tracked);
+        if tracked {
+            let given = [&q, &x].map(|input| Rc::clone(&input.block));
+            let undo = Undo::FirstAttention {
+                inputs: [q.wanted(), x.wanted()],
+                kept: kept.into_iter().chain(given).collect(),
+                linears: [*key, *value],
+                of,
+            };
+            self.push(&output, undo);
+        } else {
+            self.drop_all(kept);
+        }
+        self.drop_all([q.block, x.block]);
+        output
+    }
+
     /// Attention of q, k and v, with tables of positions behind them.
     pub(super) fn attention(&mut self, inputs: Vec<Value>, of: Attention) -> Value {
         self.lend(of.scratch(1), of.tasks());
         let numbers = inputs[0].numbers;
-        let block = self.fresh(numbers, Part::Activations);
         let deepest = inputs.iter().map(|input| input.depth).max().unwrap_or(0);
         let tracked = self.records && inputs.iter().any(|input| input.tracked);
+        let given = inputs[1].numbers.saturating_add(inputs[2].numbers);
+        let keeps = tracked && of.span == 0 && keeps_probabilities(of.scores(), given);
+        let probabilities = keeps.then(|| self.fresh(of.scores(), Part::Activations));
+        let block = self.fresh(numbers, Part::Activations);
         let output = self.value(block, numbers, deepest + 1, tracked);
         if tracked {
+            let given = inputs.iter().map(|input| Rc::clone(&input.block));
             let undo = Undo::Attention {
                 inputs: inputs.iter().map(Value::wanted).collect(),
-                kept: inputs.iter().map(|input| Rc::clone(&input.block)).collect(),
+                kept: given.chain(probabilities).collect(),
                 numbers,
                 of,
             };

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::heap::{NUMBER, Part, Shared};
 use super::kept::{Attention, Gradient, Key, Node, Norm, Product, Step, Undo};
+use super::sizes::Linear;
 use super::tape::Tape;
 
 /// Groups of a batch's rows whose contributions to a table of positions are summed apart.
@@ -67,6 +68,15 @@ impl Tape {
             ) => {
                 self.undo_attention(&inputs, kept, numbers, of, gradient);
             }
+            (
+                Undo::FirstAttention {
+                    inputs,
+                    kept,
+                    linears,
+                    of,
+                },
+                Some(gradient),
+            ) => self.undo_first_attention(inputs, kept, &linears, of, gradient),
             (Undo::Table { key, numbers, read }, Some(gradient)) => {
                 let [bytes, written] = [numbers, read].map(|n| n.saturating_mul(NUMBER));
                 let block = self.heap.take_zeroed(bytes, written, Part::Gradients);
@@ -87,9 +97,13 @@ impl Tape {
         match undo {
             Undo::Linear(product) => {
                 self.drop_all(product.input);
+                self.drop_all(product.low);
                 self.drop_all(product.matrix);
             }
-            Undo::Norm { kept, .. } | Undo::Map { kept, .. } | Undo::Attention { kept, .. } => {
+            Undo::Norm { kept, .. }
+            | Undo::Map { kept, .. }
+            | Undo::Attention { kept, .. }
+            | Undo::FirstAttention { kept, .. } => {
                 self.drop_all(kept);
             }
             Undo::InPlace { .. } | Undo::Same { .. } | Undo::Table { .. } => {}
@@ -104,9 +118,10 @@ impl Tape {
         if rank > 0 {
             passing.push(self.fresh(rows.saturating_mul(rank), Part::Buffers));
             let dropped = self.dropped(&linear, rows);
-            let low = self.fresh(rows.saturating_mul(rank), Part::Buffers);
+            let again = product.low.is_none();
+            let low = again.then(|| self.fresh(rows.saturating_mul(rank), Part::Buffers));
             self.trained_gradient(Key::FactorB(linear.id), outputs.saturating_mul(rank), false);
-            self.heap.release(low);
+            self.drop_all(low);
             self.trained_gradient(Key::FactorA(linear.id), inputs.saturating_mul(rank), false);
             self.drop_all(dropped);
             passing.push(self.fresh(inputs.saturating_mul(rank), Part::Buffers));
@@ -130,6 +145,7 @@ impl Tape {
         self.drop_all(wide);
         self.heap.release(gradient);
         self.drop_all(product.input);
+        self.drop_all(product.low);
         self.drop_all(product.matrix);
         if let Some((node, own)) = own {
             self.give(node, own);
@@ -196,6 +212,55 @@ impl Tape {
         }
         for (node, sum) in wanted.into_iter().zip(sums) {
             self.give(node, sum);
+        }
+    }
+
+    fn undo_first_attention(
+        &mut self,
+        inputs: [Option<Node>; 2],
+        kept: Vec<Shared>,
+        linears: &[Linear; 2],
+        of: Attention,
+        gradient: Shared,
+    ) {
+        let [key, value] = linears;
+        let tokens = of.rows.saturating_mul(of.keys);
+        let mut passing: Vec<Shared> = Vec::new();
+        for linear in linears {
+            passing.extend(self.widened(linear));
+            passing.push(self.fresh(tokens.saturating_mul(linear.rank), Part::Buffers));
+        }
+        for numbers in [
+            of.summed(value.rank),
+            of.scores(),
+            of.scores(),
+            of.wide(key.rank),
+        ] {
+            passing.push(self.fresh(numbers, Part::Buffers));
+        }
+        let numbers = [of.rows, tokens].map(|rows| rows.saturating_mul(of.hidden));
+        let [query, x] = inputs;
+        let query = query.map(|node| (node, self.fresh(numbers[0], Part::Activations)));
+        for linear in linears {
+            let [inputs, outputs] = [linear.inputs, linear.outputs];
+            if linear.weight {
+                let numbers = inputs.saturating_mul(outputs);
+                self.trained_gradient(Key::Weight(linear.id), numbers, false);
+            }
+            if linear.rank > 0 {
+                let dropped = self.dropped(linear, tokens);
+                let factors = [inputs, outputs].map(|n| n.saturating_mul(linear.rank));
+                self.trained_gradient(Key::FactorA(linear.id), factors[0], false);
+                self.drop_all(dropped);
+                self.trained_gradient(Key::FactorB(linear.id), factors[1], false);
+            }
+        }
+        let x = x.map(|node| (node, self.fresh(numbers[1], Part::Activations)));
+        self.drop_all(passing);
+        self.heap.release(gradient);
+        self.drop_all(kept);
+        for (node, own) in [query, x].into_iter().flatten() {
+            self.give(node, own);
         }
     }
 
