@@ -8,10 +8,10 @@
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::buffer::{Out, contiguous, tensor, values, written};
+use super::buffer::{Out, contiguous, rows_per_task, tensor, values, written};
 use super::heads::{softmax_gradient_rows, softmax_rows, with_scratch};
 use super::linear::{checked_rank, viewable};
-use super::low_rank::{Prefill, Wide, scale_by_mask, transpose, write_dropped};
+use super::low_rank::{Prefill, Wide, add_scaled, scale_by_mask, transpose, write_dropped};
 use super::product::{Matrix, ordered_product, small_product};
 use super::simd::dot;
 use crate::backend::{
@@ -297,15 +297,9 @@ pub(crate) fn forward(
     let z = unsafe {
         written(rows * heads * summed, |z| {
             p = written(heads * sizes.tokens(), |p| {
-                sizes.each().for_each(|(row, start, length)| {
-                    let row = Row {
-                        sizes,
-                        x,
-                        t: &t,
-                        start,
-                        length,
-                        number: row,
-                    };
+                sizes.each().for_each(|at| {
+                    let row = Row::new(sizes, x, &t, at);
+                    let (start, length) = (row.start, row.length);
                     let p = p.slice(heads * start, heads * length);
                     let z = z.slice(row.number * heads * summed, heads * summed);
                     row.probabilities(p, &u, shape.scale as f32);
@@ -345,7 +339,24 @@ struct Row<'a, T> {
     number: usize,
 }
 
-impl<T: AsRef<[f32]>> Row<'_, T> {
+impl<'a, T: AsRef<[f32]>> Row<'a, T> {
+    /// One of [`Sizes::each`].
+    fn new(
+        sizes: &'a Sizes,
+        x: &'a [f32],
+        t: &'a [T; 2],
+        (number, start, length): (usize, usize, usize),
+    ) -> Self {
+        Self {
+            sizes,
+            x,
+            t,
+            start,
+            length,
+            number,
+        }
+    }
+
     /// The row's tokens in x, and in t of the keys or of the values.
     fn tokens(&self, side: usize) -> [(*const f32, usize); 2] {
         let of = |x: &[f32], width: usize| (x.as_ptr().wrapping_add(self.start * width), width);
@@ -427,12 +438,6 @@ impl<T: AsRef<[f32]>> Row<'_, T> {
     }
 }
 
-fn add_scaled(out: &mut [f32], x: &[f32], factor: f32) {
-    for (out, x) in out.iter_mut().zip(x) {
-        *out = factor.mul_add(*x, *out);
-    }
-}
-
 /// The gradients that `needs` asks for.
 pub(crate) fn backward(
     gradient: FlexTensor,
@@ -477,15 +482,9 @@ pub(crate) fn backward(
                 *key_dt = written(sizes.tokens() * sizes.ranks[0], |key_dt| {
                     *value_dt = written(sizes.tokens() * sizes.ranks[1], |value_dt| {
                         du = written(rows * heads * scored, |du| {
-                            sizes.each().for_each(|(row, start, length)| {
-                                let of = Row {
-                                    sizes,
-                                    x,
-                                    t: &t,
-                                    start,
-                                    length,
-                                    number: row,
-                                };
+                            sizes.each().for_each(|at| {
+                                let of = Row::new(sizes, x, &t, at);
+                                let (row, start, length) = at;
                                 let own = heads * start..heads * (start + length);
                                 let ds = ds.slice(own.start, own.len());
                                 let dropped = dropped.slice(own.start, own.len());
@@ -606,8 +605,9 @@ fn token_gradients(
                 }
                 let more = written(tokens * width, |out| part(*i, out));
                 let dx = dx.slice(0, tokens * width);
-                dx.par_chunks_mut(CHUNK)
-                    .zip(more.par_chunks(CHUNK))
+                let step = rows_per_task(1);
+                dx.par_chunks_mut(step)
+                    .zip(more.par_chunks(step))
                     .for_each(|(dx, more)| add_scaled(dx, more, 1.0));
             }
             sizes.each().for_each(|(row, start, length)| {
@@ -625,6 +625,3 @@ fn token_gradients(
         })
     }
 }
-
-/// Numbers that a task adds.
-const CHUNK: usize = 1 << 14;

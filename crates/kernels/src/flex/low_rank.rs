@@ -134,7 +134,8 @@ const GATHERED: usize = 128;
 const SUMS: usize = 16;
 
 multiversion! {
-    fn add_scaled(total: &mut [f32], sum: &[f32], scale: f32) {
+    /// total += scale sum.
+    pub(super) fn add_scaled(total: &mut [f32], sum: &[f32], scale: f32) {
         for (total, sum) in total.iter_mut().zip(sum) {
             *total = scale.mul_add(*sum, *total);
         }

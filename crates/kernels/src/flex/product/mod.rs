@@ -166,17 +166,10 @@ pub(crate) unsafe fn small_product(
     scale: f32,
     accumulate: bool,
 ) {
+    let worth = size[0] >= SMALL_ROWS && size[1] >= SMALL_COLUMNS && size[2] > 0;
+    let own = Own::here().filter(|_| worth);
     // SAFETY: promised by the caller.
-    counted(1, || unsafe {
-        if size[0] >= SMALL_ROWS
-            && size[1] >= SMALL_COLUMNS
-            && size[2] > 0
-            && let Some(own) = Own::here()
-        {
-            return (own.alone)(size, dst, lhs, rhs, scale, accumulate);
-        }
-        call_gemm(size, dst, lhs, rhs, scale, accumulate, false);
-    });
+    unsafe { on_this_thread(own, size, dst, lhs, rhs, scale, accumulate) };
 }
 
 /// As [`small_product`], by this crate's own products whatever the sizes where there are the instructions: the order of an element's
@@ -193,8 +186,23 @@ pub(crate) unsafe fn ordered_product(
     accumulate: bool,
 ) {
     // SAFETY: promised by the caller.
+    unsafe { on_this_thread(Own::here(), size, dst, lhs, rhs, scale, accumulate) };
+}
+
+/// # Safety
+/// As for [`small_product`].
+unsafe fn on_this_thread(
+    own: Option<&Own>,
+    size: [usize; 3],
+    dst: (*mut f32, usize),
+    lhs: Operand,
+    rhs: Operand,
+    scale: f32,
+    accumulate: bool,
+) {
+    // SAFETY: promised by the caller.
     counted(1, || unsafe {
-        match Own::here() {
+        match own {
             Some(own) => (own.alone)(size, dst, lhs, rhs, scale, accumulate),
             None => call_gemm(size, dst, lhs, rhs, scale, accumulate, false),
         }
