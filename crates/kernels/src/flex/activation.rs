@@ -3,9 +3,11 @@
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::buffer::{for_row_blocks, tensor, values, written};
+use super::buffer::{for_row_blocks, rows_per_task, tensor, values, written};
 use super::low_rank::write_dropped;
 use super::simd::{exp, multiversion};
+#[cfg(target_arch = "x86_64")]
+use super::table;
 use crate::random::Dropout;
 
 /// (Phi(x), phi(x)): the normal distribution function and density.
@@ -50,26 +52,45 @@ multiversion! {
 }
 
 multiversion! {
-    fn gelu_gradient_rows(out: &mut [f32], gradient: &[f32], x: &[f32], bias: Option<&[f32]>, width: usize) {
-        let rows = out.chunks_exact_mut(width).zip(gradient.chunks_exact(width)).zip(x.chunks_exact(width));
-        for ((out, gradient), x) in rows {
+    fn gelu_gradient_rows(gradient: &mut [f32], x: &[f32], bias: Option<&[f32]>, width: usize) {
+        for (gradient, x) in gradient.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
             match bias {
                 Some(bias) => {
-                    for (((out, gradient), x), bias) in out.iter_mut().zip(gradient).zip(x).zip(bias) {
+                    for ((gradient, x), bias) in gradient.iter_mut().zip(x).zip(bias) {
                         let x = x + bias;
                         let (cumulative, density) = normal(x);
-                        *out = gradient * x.mul_add(density, cumulative);
+                        *gradient *= x.mul_add(density, cumulative);
                     }
                 }
                 None => {
-                    for ((out, gradient), x) in out.iter_mut().zip(gradient).zip(x) {
+                    for (gradient, x) in gradient.iter_mut().zip(x) {
                         let (cumulative, density) = normal(*x);
-                        *out = gradient * x.mul_add(density, cumulative);
+                        *gradient *= x.mul_add(density, cumulative);
                     }
                 }
             }
         }
     }
+}
+
+/// out = GELU(x + bias) of rows, the fastest way there is here.
+fn write_gelu(out: &mut [f32], x: &[f32], bias: Option<&[f32]>, width: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if table::available() {
+        // SAFETY: as just asked.
+        return unsafe { table::gelu(out, x, bias, width) };
+    }
+    gelu_rows(out, x, bias, width);
+}
+
+/// gradient *= GELU'(x + bias) of rows, the fastest way there is here.
+fn scale_by_gelu(gradient: &mut [f32], x: &[f32], bias: Option<&[f32]>, width: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if table::available() {
+        // SAFETY: as just asked.
+        return unsafe { table::gelu_gradient(gradient, x, bias, width) };
+    }
+    gelu_gradient_rows(gradient, x, bias, width);
 }
 
 fn width_of(x: &FlexTensor) -> usize {
@@ -85,12 +106,8 @@ pub(crate) fn gelu(x: FlexTensor, bias: Option<FlexTensor>) -> FlexTensor {
         written(input.len(), |out| {
             for_row_blocks(input.len() / width, width, |first, rows| {
                 let range = first * width..(first + rows) * width;
-                gelu_rows(
-                    out.slice(range.start, range.len()),
-                    &input[range],
-                    bias,
-                    width,
-                );
+                let out = out.slice(range.start, range.len());
+                write_gelu(out, &input[range], bias, width);
             });
         })
     };
@@ -99,23 +116,19 @@ pub(crate) fn gelu(x: FlexTensor, bias: Option<FlexTensor>) -> FlexTensor {
 
 /// The gradient of [`gelu`] with respect to x (and, summed over rows, to the bias).
 pub(crate) fn gelu_backward(
-    gradient: FlexTensor,
+    mut gradient: FlexTensor,
     x: FlexTensor,
     bias: Option<FlexTensor>,
 ) -> FlexTensor {
     let (input, width) = (values(&x), width_of(&x));
-    let (g, bias) = (values(&gradient), bias.as_ref().map(values));
-    // SAFETY: the blocks of rows are disjoint and cover everything.
-    let out = unsafe {
-        written(input.len(), |out| {
-            for_row_blocks(input.len() / width, width, |first, rows| {
-                let range = first * width..(first + rows) * width;
-                let out = out.slice(range.start, range.len());
-                gelu_gradient_rows(out, &g[range.clone()], &input[range], bias, width);
-            });
-        })
-    };
-    tensor(out, x.layout().shape().clone())
+    let bias = bias.as_ref().map(values);
+    // In place, unless somebody else has the gradient too.
+    let start = gradient.layout().start_offset();
+    let values = &mut gradient.storage_mut::<f32>()[start..start + input.len()];
+    let step = rows_per_task(width) * width;
+    let blocks = values.par_chunks_mut(step).zip(input.par_chunks(step));
+    blocks.for_each(|(gradient, x)| scale_by_gelu(gradient, x, bias, width));
+    gradient
 }
 
 /// x with its dropout applied. Its own backward: the gradient goes through the same mask.
@@ -129,7 +142,7 @@ pub(crate) fn dropout(mut x: FlexTensor, dropout: Dropout) -> FlexTensor {
         return x;
     }
     let input = values(&x);
-    let step = super::buffer::rows_per_task(1);
+    let step = rows_per_task(1);
     // SAFETY: the blocks are disjoint and cover everything.
     let out = unsafe {
         written(input.len(), |out| {

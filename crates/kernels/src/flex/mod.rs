@@ -13,6 +13,8 @@ mod norm;
 mod product;
 mod relative;
 pub(crate) mod simd;
+#[cfg(target_arch = "x86_64")]
+mod table;
 mod unfold;
 mod widen;
 
