@@ -128,7 +128,8 @@ struct Cut {
     slices: usize,
     slice: usize,
     depth: usize,
-    /// Elements of b that are packed for a slice, and slices that are packed at a time.
+    /// Panels of b that are packed at a time, the elements of them for a slice, and slices that are packed at a time.
+    wide: usize,
     packed: usize,
     together: usize,
 }
@@ -140,11 +141,14 @@ impl Cut {
         let slices = k.div_ceil(S::DEPTH * grid);
         let slice = k.div_ceil(slices).next_multiple_of(grid);
         let depth = slice / grid;
-        let sum = (depth * S::COLS)
-            .saturating_mul(panels)
-            .saturating_add(APART);
-        let packed = sum.saturating_mul(steps(grid).len());
-        let together = (S::PACKED / packed.saturating_mul(size_of::<f32>())).clamp(1, slices);
+        let elements = |panels: usize| {
+            let sum = (depth * S::COLS).saturating_mul(panels);
+            sum.saturating_add(APART).saturating_mul(steps(grid).len())
+        };
+        let bytes = |panels| elements(panels).saturating_mul(size_of::<f32>());
+        let wide = panels.div_ceil(bytes(panels).div_ceil(S::PACKED));
+        let packed = elements(wide);
+        let together = (S::PACKED / bytes(wide)).clamp(1, slices);
         Self {
             rows,
             cols,
@@ -154,6 +158,7 @@ impl Cut {
             slice,
             depth,
             packed,
+            wide,
             together,
         }
     }
@@ -218,42 +223,14 @@ pub(super) unsafe fn run<S: Isa, const GRID: usize>(
     let mut buffer: Vec<f32> = Vec::with_capacity(cut.together * cut.packed + ALIGNED);
     let begin = buffer.as_mut_ptr();
     let packed = Out(begin.wrapping_add(begin.align_offset(64).min(ALIGNED)));
-    let tasks = job.tasks(rayon::current_num_threads());
-    let mut from = 0;
-    while from < cut.slices {
-        let to = (from + cut.together).min(cut.slices);
-        let panels = (to - from) * cut.panels;
-        let (next_panel, made, next_task) = Default::default();
-        let counters: [&AtomicUsize; 3] = [&next_panel, &made, &next_task];
-        (0..rayon::current_num_threads())
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(|_| {
-                let [next_panel, made, next_task] = counters;
-                let take = |counter: &AtomicUsize| counter.fetch_add(1, Ordering::Relaxed);
-                while let Some(number) = Some(take(next_panel)).filter(|n| *n < panels) {
-                    let (slice, panel) = (number / cut.panels, number % cut.panels);
-                    // SAFETY: every panel is packed once.
-                    unsafe { job.pack_b(from + slice, panel, packed.at(slice * cut.packed)) };
-                    made.fetch_add(1, Ordering::Release);
-                }
-                // What is left another thread is making now, for some microseconds, if it has a processor.
-                let mut waited = 0;
-                while made.load(Ordering::Acquire) < panels {
-                    match waited {
-                        SPINS => std::thread::yield_now(),
-                        _ => {
-                            std::hint::spin_loop();
-                            waited += 1;
-                        }
-                    }
-                }
-                while let Some((tiles, panels)) = tasks.get(take(next_task)) {
-                    // SAFETY: b is packed, and tasks write different rows or columns.
-                    unsafe { job.multiply((from, to), *tiles, *panels, packed) };
-                }
-            });
-        from = to;
+    let threads = rayon::current_num_threads();
+    for left in (0..cut.panels).step_by(cut.wide) {
+        let columns = (left, (left + cut.wide).min(cut.panels));
+        let tasks = job.tasks(threads, columns);
+        for from in (0..cut.slices).step_by(cut.together) {
+            let slices = (from, (from + cut.together).min(cut.slices));
+            job.round(threads, slices, columns, &tasks, packed);
+        }
     }
 }
 
@@ -270,29 +247,71 @@ struct Job<'a, S, const GRID: usize> {
 }
 
 impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
+    /// Packs columns of b in slices of the depth and multiplies with them.
+    fn round(
+        &self,
+        threads: usize,
+        slices: (usize, usize),
+        columns: (usize, usize),
+        tasks: &[Task],
+        packed: Out,
+    ) {
+        let wide = columns.1 - columns.0;
+        let panels = (slices.1 - slices.0) * wide;
+        let (next_panel, made, next_task) = Default::default();
+        let counters: [&AtomicUsize; 3] = [&next_panel, &made, &next_task];
+        (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
+            let [next_panel, made, next_task] = counters;
+            let take = |counter: &AtomicUsize| counter.fetch_add(1, Ordering::Relaxed);
+            while let Some(number) = Some(take(next_panel)).filter(|n| *n < panels) {
+                let (slice, panel) = (number / wide, number % wide);
+                let packed = packed.at(slice * self.cut.packed);
+                // SAFETY: every panel is packed once.
+                unsafe { self.pack_b(slices.0 + slice, columns.0 + panel, panel, packed) };
+                made.fetch_add(1, Ordering::Release);
+            }
+            // What is left another thread is making now, for some microseconds, if it has a processor.
+            let mut waited = 0;
+            while made.load(Ordering::Acquire) < panels {
+                match waited {
+                    SPINS => std::thread::yield_now(),
+                    _ => {
+                        std::hint::spin_loop();
+                        waited += 1;
+                    }
+                }
+            }
+            while let Some((tiles, panels)) = tasks.get(take(next_task)) {
+                // SAFETY: b is packed, and tasks write different rows or columns.
+                unsafe { self.multiply(slices, *tiles, *panels, columns.0, packed) };
+            }
+        });
+    }
+
     /// Tiles and panels of each task. They decide who does what, never how an element is computed: the last ones are small,
     /// so that all threads end at about the same time.
-    fn tasks(&self, threads: usize) -> Vec<Task> {
+    fn tasks(&self, threads: usize, (left, right): (usize, usize)) -> Vec<Task> {
         let most = if GRID == 1 {
             S::PLAIN_TILES
         } else {
             S::STRASSEN_TILES
         };
-        let (tiles, panels) = (self.cut.tiles, self.cut.panels);
+        let (tiles, panels) = (self.cut.tiles, right - left);
         let groups = panels.div_ceil(S::PANELS);
         let mut tasks = Vec::new();
         let mut top = 0;
         while top < tiles {
-            let left = tiles - top;
-            let bottom = top + left.div_ceil(SHARES * threads).min(most);
+            let more = tiles - top;
+            let bottom = top + more.div_ceil(SHARES * threads).min(most);
             // Where few tiles are left, the columns are shared too.
-            let parts = match left {
+            let parts = match more {
                 _ if tiles < threads => (2 * threads).div_ceil(tiles).min(groups),
-                _ if left <= LAST * threads => groups,
+                _ if more <= LAST * threads => groups,
                 _ => 1,
             };
             for part in 0..parts {
-                let columns = (panels * part / parts, panels * (part + 1) / parts);
+                let [from, to] = [part, part + 1].map(|part| left + panels * part / parts);
+                let columns = (from, to);
                 tasks.push(((top, bottom), columns));
             }
             top = bottom;
@@ -313,13 +332,13 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
     ///
     /// # Safety
     /// The processor has the instructions and `packed` has room for a slice.
-    unsafe fn pack_b(&self, slice: usize, panel: usize, packed: *mut f32) {
-        let (panels, depth) = (self.cut.panels, self.cut.depth);
+    unsafe fn pack_b(&self, slice: usize, panel: usize, place: usize, packed: *mut f32) {
+        let (wide, depth) = (self.cut.wide, self.cut.depth);
         let source = self.slice_of(&self.b, slice);
         // SAFETY: promised by the caller.
         unsafe {
             let places = std::array::from_fn(|sum| {
-                packed.wrapping_add((sum * panels + panel) * depth * S::COLS + sum * APART)
+                packed.wrapping_add((sum * wide + place) * depth * S::COLS + sum * APART)
             });
             S::pack::<GRID, 2>(&source, (panel * S::COLS, S::COLS), S::COLS, places);
         }
@@ -334,9 +353,10 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
         slices: (usize, usize),
         (top, bottom): (usize, usize),
         (left, right): (usize, usize),
+        begin: usize,
         packed: Out,
     ) {
-        let (depth, panels) = (self.cut.depth, self.cut.panels);
+        let (depth, wide) = (self.cut.depth, self.cut.wide);
         let (steps, tiles) = (steps(GRID), bottom - top);
         let place = |sum: usize, tile: usize| (sum * tiles + tile) * depth * S::LANES + sum * APART;
         let sums = place(steps.len(), 0);
@@ -364,7 +384,7 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
                             self.goal(slice, part, (top, from), sums.wrapping_add(sum))
                         });
                         for panel in from..to {
-                            let first = (step.b * panels + panel) * depth * S::COLS;
+                            let first = (step.b * wide + panel - begin) * depth * S::COLS;
                             let b = Lines {
                                 data: b.wrapping_add(first + step.b * APART),
                                 step: S::COLS,

@@ -28,7 +28,8 @@ pub(super) trait Isa: Copy + Sync + 'static {
     const PLAIN_TILES: usize;
     /// Panels of b that a task goes through before the next sum: what they add to stays in the second cache.
     const PANELS: usize;
-    /// Bytes of packed b at a time, unless one block of the depth is more: with what the threads work on they stay in the last cache.
+    /// Bytes of packed b at a time, unless one panel is more: with what the threads work on they stay in the last cache, of which other
+    /// programs have their part.
     const PACKED: usize;
     /// Steps of the depth in one round of the innermost loop, which the compiler writes out: few, for it keeps to a loop where there are many.
     const UNROLLED: usize;
@@ -226,7 +227,7 @@ impl Isa for Avx512 {
     const STRASSEN_TILES: usize = 3;
     const PLAIN_TILES: usize = 16;
     const PANELS: usize = 6;
-    const PACKED: usize = 17 << 20;
+    const PACKED: usize = 9 << 20;
     const UNROLLED: usize = 1;
     const AHEAD: usize = 24;
     const FETCHED: usize = 60;
