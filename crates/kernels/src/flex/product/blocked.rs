@@ -335,12 +335,14 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
     unsafe fn pack_b(&self, slice: usize, panel: usize, place: usize, packed: *mut f32) {
         let (wide, depth) = (self.cut.wide, self.cut.depth);
         let source = self.slice_of(&self.b, slice);
+        // Threads take panels in turn, most of the time.
+        let next = S::COLS * rayon::current_num_threads();
         // SAFETY: promised by the caller.
         unsafe {
             let places = std::array::from_fn(|sum| {
                 packed.wrapping_add((sum * wide + place) * depth * S::COLS + sum * APART)
             });
-            S::pack::<GRID, 2>(&source, (panel * S::COLS, S::COLS), S::COLS, places);
+            S::pack::<GRID, 2>(&source, (panel * S::COLS, S::COLS), S::COLS, places, next);
         }
     }
 
@@ -367,10 +369,12 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
                 let source = self.slice_of(&self.a, slice);
                 for tile in 0..tiles {
                     let first = (top + tile) * S::ROWS;
+                    // What comes after the last one, nobody knows yet.
+                    let next = if tile + 1 < tiles { S::ROWS } else { 0 };
                     // SAFETY: the scratch memory has room for the tiles of all sums.
                     unsafe {
                         let places = std::array::from_fn(|sum| a.wrapping_add(place(sum, tile)));
-                        S::pack::<GRID, 1>(&source, (first, S::ROWS), S::LANES, places);
+                        S::pack::<GRID, 1>(&source, (first, S::ROWS), S::LANES, places, next);
                     };
                 }
                 let b = packed.at((slice - slices.0) * self.cut.packed);
@@ -505,9 +509,9 @@ pub(super) unsafe fn alone<S: Isa>(
                 let to = [b_panels.wrapping_add(panel * k * S::COLS); 7];
                 let first = panel * S::COLS;
                 if n - first > S::LANES {
-                    S::pack::<1, 2>(&b, (first, S::COLS), S::COLS, to);
+                    S::pack::<1, 2>(&b, (first, S::COLS), S::COLS, to, 0);
                 } else {
-                    S::pack::<1, 1>(&b, (first, S::LANES), S::COLS, to);
+                    S::pack::<1, 1>(&b, (first, S::LANES), S::COLS, to, 0);
                 }
             }
             let goal = Goal {
@@ -531,7 +535,7 @@ pub(super) unsafe fn alone<S: Isa>(
                         step: a.along,
                     },
                     false => {
-                        S::pack::<1, 1>(&a, (row, rows), S::LANES, [a_panel; 7]);
+                        S::pack::<1, 1>(&a, (row, rows), S::LANES, [a_panel; 7], 0);
                         Lines {
                             data: a_panel,
                             step: S::LANES,

@@ -77,6 +77,7 @@ pub(super) trait Isa: Copy + Sync + 'static {
         part: (usize, usize),
         step: usize,
         out: pack::Places,
+        next: usize,
     );
     /// As [`thin::project`].
     unsafe fn project(out: &mut [f32], wide: Block<'_>, factor: &[f32], scale: f32);
@@ -121,9 +122,10 @@ macro_rules! compiled {
             part: (usize, usize),
             step: usize,
             out: pack::Places,
+            next: usize,
         ) {
             // SAFETY: promised by the caller.
-            unsafe { pack::pack::<Self, GRID, W>(source, part, step, out) }
+            unsafe { pack::pack::<Self, GRID, W>(source, part, step, out, next) }
         }
 
         #[target_feature(enable = $features)]
@@ -416,4 +418,11 @@ unsafe fn first_of_8(count: usize) -> __m256i {
 pub(super) fn fetch<T>(address: *const T) {
     // SAFETY: fetching reads nothing, and every x86_64 has the instruction.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+}
+
+/// Asks for the cache line of an address, which may be any, in the second cache.
+#[inline(always)]
+pub(super) fn fetch_far<T>(address: *const T) {
+    // SAFETY: fetching reads nothing, and every x86_64 has the instruction.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
 }

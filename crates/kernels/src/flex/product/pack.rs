@@ -4,7 +4,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::isa::{Isa, fetch};
+use super::isa::{Isa, fetch, fetch_far};
 
 /// An operand seen from its panels: `across` goes over the rows of a or the columns of b, `along` over the depth. It is cut
 /// in `grid` x `grid` blocks, of which the last ones may be smaller.
@@ -57,6 +57,8 @@ const AHEAD: usize = 64;
 /// Elements of the largest register.
 const MOST_LANES: usize = 16;
 
+/// Lines between the one that is read where it lies and the one that is fetched.
+const LINES_AHEAD: usize = 32;
 /// Registers of a line, at most.
 const MOST_WIDE: usize = 2;
 
@@ -68,7 +70,8 @@ struct Square([MaybeUninit<f32>; CHUNK * MOST_LANES * MOST_WIDE]);
 pub(super) type Places = [*mut f32; 7];
 
 /// Packs W registers x `block_depth` elements from `first` of a block on, of which `count` count, of each of the sums: the lines are
-/// `step` elements apart.
+/// `step` elements apart. What this thread is thought to pack then lies `next` rows of a or columns of b further on, and is
+/// fetched.
 ///
 /// The sums are those of Strassen's products, over quarters a b / c d: a + d, c + d, a, d, a + b, c - a, b - d; of an operand in one piece
 /// it is the operand. What is beyond the operand is 0.
@@ -82,6 +85,7 @@ pub(super) unsafe fn pack<S: Isa, const GRID: usize, const W: usize>(
     part: (usize, usize),
     step: usize,
     out: Places,
+    next: usize,
 ) {
     if GRID == 1 {
         for top in (0..source.block_depth).step_by(CHUNK) {
@@ -89,7 +93,7 @@ pub(super) unsafe fn pack<S: Isa, const GRID: usize, const W: usize>(
             // SAFETY: promised by the caller.
             unsafe {
                 let to = out[0].add(top * step);
-                let from = lines_of::<S, W>(source, part, (top, lines), (to, step));
+                let from = lines_of::<S, W>(source, part, (top, lines), (to, step), next);
                 if from.0 != to.cast_const() {
                     for line in 0..lines {
                         for lane in (0..W).map(|w| w * S::LANES) {
@@ -111,10 +115,17 @@ pub(super) unsafe fn pack<S: Isa, const GRID: usize, const W: usize>(
             let block = source.block(n / 2, n % 2);
             let square = (square.0.as_mut_ptr().cast(), W * S::LANES);
             // SAFETY: promised by the caller.
-            *from = unsafe { lines_of::<S, W>(&block, part, (top, lines), square) };
+            *from = unsafe { lines_of::<S, W>(&block, part, (top, lines), square, next) };
         }
         let to = out.map(|out| out.wrapping_add(top * step));
         for line in 0..lines {
+            if source.across == 1 {
+                for (data, step) in from {
+                    for lane in (0..W).map(|w| w * S::LANES) {
+                        fetch_far(data.wrapping_add((line + LINES_AHEAD) * step + lane));
+                    }
+                }
+            }
             for lane in (0..W).map(|w| w * S::LANES) {
                 // SAFETY: each block has so many lines, in the source or in its square.
                 unsafe {
@@ -160,6 +171,7 @@ unsafe fn lines_of<S: Isa, const W: usize>(
     (first, wanted): (usize, usize),
     (top, lines): (usize, usize),
     (to, step): (*mut f32, usize),
+    next: usize,
 ) -> (*const f32, usize) {
     let width = block.width.saturating_sub(first).min(W * S::LANES);
     let depth = block.depth.saturating_sub(top).min(lines);
@@ -194,6 +206,7 @@ unsafe fn lines_of<S: Isa, const W: usize>(
                             S::zero()
                         } else if count == S::LANES {
                             fetch(from.wrapping_add(AHEAD));
+                            fetch_far(from.wrapping_add(next * block.across));
                             S::read(from)
                         } else {
                             S::read_first(count, from)
