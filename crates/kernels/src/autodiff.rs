@@ -9,7 +9,8 @@ use burn::backend::tensor::FloatTensor;
 
 use crate::Dropout;
 use crate::backend::{
-    AttentionShape, FirstInputs, FirstNeeds, KernelBackward, Kernels, LinearNeeds, LoraScale, Maybe,
+    AttentionShape, FirstInputs, FirstNeeds, KernelBackward, Kernels, LinearNeeds, LoraScale,
+    Maybe, SelfLayers, SelfSaved,
 };
 use crate::flex::SAVED;
 
@@ -217,6 +218,46 @@ impl<B: KernelBackward> Backward<B, 10> for FirstAttention {
     }
 }
 
+#[derive(Debug)]
+struct SelfAttention;
+
+impl<B: KernelBackward> Backward<B, 13> for SelfAttention {
+    type State = (
+        Option<FloatTensor<B>>,
+        SelfLayers<B>,
+        SelfSaved<B>,
+        AttentionShape,
+        Dropout,
+    );
+
+    fn backward(self, ops: Ops<Self::State, 13>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [x_node, of @ ..] = ops.parents;
+        let gradient = grads.consume::<B>(&ops.node);
+        let (x, layers, saved, shape, dropout) = ops.state;
+        let mut of = of.into_iter();
+        // Weights, biases, A and B, of queries, keys and values each.
+        let [weights, biases, a, b]: [[_; 3]; 4] =
+            std::array::from_fn(|_| std::array::from_fn(|_| of.next().flatten()));
+        let needs = std::array::from_fn(|i| LinearNeeds {
+            x: x_node.is_some(),
+            weight: weights[i].is_some(),
+            bias: layers.biases[i].is_some() && biases[i].is_some(),
+            a: layers.adapters[i].is_some() && a[i].is_some(),
+            b: layers.adapters[i].is_some() && b[i].is_some(),
+        });
+        let (dx, results) =
+            B::lb_self_attention_backward(gradient, x, layers, saved, needs, &shape, dropout);
+        register!(grads, x_node, dx);
+        let nodes = weights.into_iter().zip(biases).zip(a).zip(b);
+        for ((((weight, bias), a), b), result) in nodes.zip(results) {
+            register!(grads, weight, result.weight);
+            register!(grads, bias, result.bias);
+            register!(grads, a, result.a);
+            register!(grads, b, result.b);
+        }
+    }
+}
+
 impl<B: Kernels + KernelBackward, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     fn lb_linear(
         x: FloatTensor<Self>,
@@ -407,6 +448,69 @@ impl<B: Kernels + KernelBackward, C: CheckpointStrategy> Kernels for Autodiff<B,
                 prep.finish(B::lb_first_attention(
                     q, x, key, value, key_bias, value_bias, key_a, key_b, value_a, value_b, loras,
                     shape, dropout,
+                ))
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn lb_self_attention(
+        x: FloatTensor<Self>,
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        query_bias: Maybe<Self>,
+        key_bias: Maybe<Self>,
+        value_bias: Maybe<Self>,
+        query_a: Maybe<Self>,
+        key_a: Maybe<Self>,
+        value_a: Maybe<Self>,
+        query_b: Maybe<Self>,
+        key_b: Maybe<Self>,
+        value_b: Maybe<Self>,
+        loras: [LoraScale; 3],
+        shape: AttentionShape,
+        dropout: Dropout,
+    ) -> FloatTensor<Self> {
+        let maybe = [
+            query_bias, key_bias, value_bias, query_a, key_a, value_a, query_b, key_b, value_b,
+        ]
+        .map(Maybe::into_option);
+        let weights = [query, key, value];
+        // What is missing is stood in for by x.
+        let guards: [_; 13] = std::array::from_fn(|i| match i {
+            0 => x.node(),
+            1..=3 => weights[i - 1].node(),
+            _ => maybe[i - 4].as_ref().unwrap_or(&x).node(),
+        });
+        // Of a frozen layer without an adapter x is not needed again.
+        let keeps_x = weights.iter().any(|weight| weight.is_tracked())
+            || maybe[3..6].iter().any(Option::is_some);
+        let mut maybe = maybe.into_iter();
+        let [biases, a, b]: [[Maybe<B>; 3]; 3] = std::array::from_fn(|_| {
+            std::array::from_fn(|_| {
+                let tensor = maybe.next().flatten();
+                tensor.map(|tensor| tensor.into_primitive()).into()
+            })
+        });
+        let (x, weights) = (x.into_primitive(), weights.map(|t| t.into_primitive()));
+        let prepared = SelfAttention.prepare::<C>(guards);
+        match prepared.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let layers = SelfLayers::new(weights, biases, [a, b], loras);
+                let kept = keeps_x.then(|| x.clone());
+                let (output, saved) =
+                    B::lb_self_attention_saving(x, layers.clone(), &shape, dropout);
+                prep.finish((kept, layers, saved, shape, dropout), output)
+            }
+            OpsKind::UnTracked(prep) => {
+                let [query, key, value] = weights;
+                let [query_bias, key_bias, value_bias] = biases;
+                let [query_a, key_a, value_a] = a;
+                let [query_b, key_b, value_b] = b;
+                prep.finish(B::lb_self_attention(
+                    x, query, key, value, query_bias, key_bias, value_bias, query_a, key_a,
+                    value_a, query_b, key_b, value_b, loras, shape, dropout,
                 ))
             }
         }

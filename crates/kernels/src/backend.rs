@@ -108,6 +108,67 @@ pub(crate) trait Kernels: Backend {
         shape: AttentionShape,
         dropout: Dropout,
     ) -> FloatTensor<Self>;
+
+    #[allow(clippy::too_many_arguments)]
+    fn lb_self_attention(
+        x: FloatTensor<Self>,
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        #[extension_type] query_bias: Maybe<Self>,
+        #[extension_type] key_bias: Maybe<Self>,
+        #[extension_type] value_bias: Maybe<Self>,
+        #[extension_type] query_a: Maybe<Self>,
+        #[extension_type] key_a: Maybe<Self>,
+        #[extension_type] value_a: Maybe<Self>,
+        #[extension_type] query_b: Maybe<Self>,
+        #[extension_type] key_b: Maybe<Self>,
+        #[extension_type] value_b: Maybe<Self>,
+        loras: [LoraScale; 3],
+        shape: AttentionShape,
+        dropout: Dropout,
+    ) -> FloatTensor<Self>;
+}
+
+/// The layers of queries, keys and values in [`crate::self_attention`].
+#[derive(Clone, Debug)]
+pub(crate) struct SelfLayers<B: Backend> {
+    pub(crate) weights: [FloatTensor<B>; 3],
+    pub(crate) biases: [Option<FloatTensor<B>>; 3],
+    pub(crate) adapters: [Option<Adapter<B>>; 3],
+}
+
+impl<B: Backend> SelfLayers<B> {
+    /// The weights, and what they may come with; an adapter has both factors.
+    pub(crate) fn new(
+        weights: [FloatTensor<B>; 3],
+        biases: [Maybe<B>; 3],
+        [a, b]: [[Maybe<B>; 3]; 2],
+        loras: [LoraScale; 3],
+    ) -> Self {
+        let mut factors = a.into_iter().zip(b).zip(loras);
+        let adapters = std::array::from_fn(|_| {
+            let ((a, b), lora) = factors.next()?;
+            let (a, b) = a.into_option().zip(b.into_option())?;
+            Some(Adapter { a, b, lora })
+        });
+        Self {
+            weights,
+            biases: biases.map(Maybe::into_option),
+            adapters,
+        }
+    }
+}
+
+/// What its backward pass needs beside x and the layers.
+#[derive(Clone, Debug)]
+pub(crate) struct SelfSaved<B: Backend> {
+    /// Queries, keys and values.
+    pub(crate) projections: [FloatTensor<B>; 3],
+    /// drop(x) A of each, where it is kept.
+    pub(crate) low_rank: [Option<FloatTensor<B>>; 3],
+    /// Where they are kept.
+    pub(crate) probabilities: Option<FloatTensor<B>>,
 }
 
 /// What [`crate::first_token_attention`] is computed from: weights [in, out], biases [out] and adapters, of keys and of values.
@@ -118,7 +179,7 @@ pub(crate) struct FirstInputs<B: Backend> {
     pub(crate) key: FloatTensor<B>,
     pub(crate) value: FloatTensor<B>,
     pub(crate) biases: [Option<FloatTensor<B>>; 2],
-    pub(crate) adapters: [Option<FirstAdapter<B>>; 2],
+    pub(crate) adapters: [Option<Adapter<B>>; 2],
 }
 
 impl<B: Backend> FirstInputs<B> {
@@ -132,7 +193,7 @@ impl<B: Backend> FirstInputs<B> {
         let [key_factors, value_factors] = factors;
         let adapter = |factors: [Maybe<B>; 2], lora| {
             let [a, b] = factors.map(Maybe::into_option);
-            a.zip(b).map(|(a, b)| FirstAdapter { a, b, lora })
+            a.zip(b).map(|(a, b)| Adapter { a, b, lora })
         };
         Self {
             q,
@@ -148,9 +209,9 @@ impl<B: Backend> FirstInputs<B> {
     }
 }
 
-/// The adapter of the keys or of the values.
+/// The adapter of queries, keys or values.
 #[derive(Clone, Debug)]
-pub(crate) struct FirstAdapter<B: Backend> {
+pub(crate) struct Adapter<B: Backend> {
     pub(crate) a: FloatTensor<B>,
     pub(crate) b: FloatTensor<B>,
     pub(crate) lora: LoraScale,
@@ -316,4 +377,22 @@ pub(crate) trait KernelBackward: Backend {
         shape: &AttentionShape,
         dropout: Dropout,
     ) -> FirstGradients<Self>;
+
+    fn lb_self_attention_saving(
+        x: FloatTensor<Self>,
+        layers: SelfLayers<Self>,
+        shape: &AttentionShape,
+        dropout: Dropout,
+    ) -> (FloatTensor<Self>, SelfSaved<Self>);
+
+    /// The gradients of x, and of each layer; x may be missing where no weight and no adapter asks for its gradient.
+    fn lb_self_attention_backward(
+        gradient: FloatTensor<Self>,
+        x: Option<FloatTensor<Self>>,
+        layers: SelfLayers<Self>,
+        saved: SelfSaved<Self>,
+        needs: [LinearNeeds; 3],
+        shape: &AttentionShape,
+        dropout: Dropout,
+    ) -> (Option<FloatTensor<Self>>, [LinearGradients<Self>; 3]);
 }

@@ -27,7 +27,7 @@ use std::cell::Cell;
 use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Device, Tensor};
 
-use backend::Kernels;
+use backend::{Kernels, Maybe};
 
 pub use backend::{AttentionShape, LoraScale};
 pub use pages::PagePool;
@@ -76,11 +76,12 @@ pub fn product_seconds() -> f64 {
     flex::product_seconds()
 }
 
-/// Bytes that a fused product of f32 matrices [m, k] x [k, n] works in beside its operands and its result, on this processor;
-/// `turned` says that the right operand is the transpose of a dense matrix, as the weight of a file is in a forward pass. For whoever
-/// predicts the memory of a program.
-pub fn product_workspace(m: usize, k: usize, n: usize, turned: bool) -> u64 {
-    flex::product_workspace([m, n, k], turned) as u64
+/// Bytes that fused products of f32 matrices [m, k] x [k, n] work in beside their operands and results, on this processor;
+/// `turned` says that the right operand is the transpose of a dense matrix, as the weight of a file is in a forward pass, and
+/// `joined` how many results are made at a time of one left operand, and of how many products a result is the sum. For whoever predicts
+/// the memory of a program.
+pub fn product_workspace(m: usize, k: usize, n: usize, turned: bool, joined: [usize; 2]) -> u64 {
+    flex::product_workspace([m, n, k], turned, joined) as u64
 }
 
 /// Bytes that a product of a matrix [rows, width] behind a dropout with an adapter's factor of that rank works in, on this
@@ -246,6 +247,74 @@ impl Projection {
     }
 }
 
+type Primitive = burn::backend::tensor::FloatTensor<Dispatch>;
+
+impl Projection {
+    /// The weight, the bias, A and B, and how they are applied, as operations take them.
+    fn split(self) -> (Primitive, Maybe<Dispatch>, [Maybe<Dispatch>; 2], LoraScale) {
+        let none = LoraScale {
+            scale: 0.0,
+            dropout: Dropout::NONE,
+        };
+        let (factors, lora) = self.adapter.unzip();
+        let [a, b] = factors.map_or([None, None], |factors| factors.map(Some));
+        let factors = [a, b].map(|factor| factor.map(Tensor::into_dispatch).into());
+        let bias = self.bias.map(Tensor::into_dispatch).into();
+        (
+            self.weight.into_dispatch(),
+            bias,
+            factors,
+            lora.unwrap_or(none),
+        )
+    }
+}
+
+/// [`attention`] whose queries, keys and values are three linear layers of the same `x`. On flex the three products read x once, and its
+/// gradient is one sum. Elsewhere it is `attention` of the layers' outputs.
+///
+/// # Shapes
+/// - `x`: `[sum of shape.keys, in]`, with as many queries as keys in every row; all layers are `[in, heads x size]`
+/// - returns `[sum of shape.keys, heads x size]`
+///
+/// # Panics
+/// As [`attention`], and when the layers are not of one size.
+pub fn self_attention(
+    x: Tensor<2>,
+    [query, key, value]: [Projection; 3],
+    shape: &AttentionShape,
+    dropout: Dropout,
+) -> Tensor<2> {
+    if !fused(&x) {
+        let (q, k, v) = (
+            query.forward(x.clone()),
+            key.forward(x.clone()),
+            value.forward(x),
+        );
+        return attention(q, k, v, shape, dropout);
+    }
+    let (query, query_bias, [query_a, query_b], query_lora) = query.split();
+    let (key, key_bias, [key_a, key_b], key_lora) = key.split();
+    let (value, value_bias, [value_a, value_b], value_lora) = value.split();
+    Tensor::from_dispatch(Dispatch::lb_self_attention(
+        x.into_dispatch(),
+        query,
+        key,
+        value,
+        query_bias,
+        key_bias,
+        value_bias,
+        query_a,
+        key_a,
+        value_a,
+        query_b,
+        key_b,
+        value_b,
+        [query_lora, key_lora, value_lora],
+        shape.clone(),
+        dropout,
+    ))
+}
+
 /// [`attention`] of one query a row, whose keys and values are two linear layers of `x`: what a last layer is that a head reads one token
 /// of. On flex no key and no value is computed: scores are q_h . (x_j W_h) = (q_h W_h^T) . x_j, and the output is (sum_j p_j x_j) W_h, so
 /// two projections of all tokens become two of one vector a row and head. Elsewhere it is `attention` of both layers' outputs.
@@ -271,24 +340,8 @@ pub fn first_token_attention(
         let (k, v) = (key.forward(x.clone()), value.forward(x));
         return attention(q, k, v, shape, dropout);
     }
-    let none = LoraScale {
-        scale: 0.0,
-        dropout: Dropout::NONE,
-    };
-    let split = |of: Projection| {
-        let (factors, lora) = of.adapter.unzip();
-        let [a, b] = factors.map_or([None, None], |factors| factors.map(Some));
-        let factors = [a, b].map(|factor| factor.map(Tensor::into_dispatch).into());
-        let bias = of.bias.map(Tensor::into_dispatch).into();
-        (
-            of.weight.into_dispatch(),
-            bias,
-            factors,
-            lora.unwrap_or(none),
-        )
-    };
-    let (key, key_bias, [key_a, key_b], key_lora) = split(key);
-    let (value, value_bias, [value_a, value_b], value_lora) = split(value);
+    let (key, key_bias, [key_a, key_b], key_lora) = key.split();
+    let (value, value_bias, [value_a, value_b], value_lora) = value.split();
     Tensor::from_dispatch(Dispatch::lb_first_attention(
         q.into_dispatch(),
         x.into_dispatch(),

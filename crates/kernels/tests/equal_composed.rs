@@ -2,10 +2,13 @@
 
 mod common;
 
+use burn::tensor::Tensor;
+
 use common::{NoGrad, compare, random};
 use lowburn_kernels::{
     AttentionShape, Dropout, LoraScale, Projection, add_layer_norm, attention, bias_gelu, composed,
     composed_only, dropout, first_token_attention, keeps_probabilities, linear, lora_linear,
+    self_attention,
 };
 
 #[test]
@@ -275,6 +278,80 @@ fn first_token_attention_equals() {
             compare!(
                 name,
                 [q, x, key, value, bias, a, b],
+                run(),
+                composed_only(run)
+            );
+        }
+    }
+}
+
+#[test]
+fn self_attention_equals() {
+    // [in, heads x size], tokens of the rows, rank; the last is large enough for products of quarters.
+    for (inputs, [heads, size], rows, rank) in [
+        (24, [4, 6], vec![9, 4, 1], 0),
+        (24, [4, 6], vec![9, 4, 2], 3),
+        (40, [2, 16], vec![33, 64], 41),
+        (384, [6, 64], vec![107; 6], 8),
+    ] {
+        let inner = heads * size;
+        let tokens: usize = rows.iter().sum();
+        let x = random([tokens, inputs], 1);
+        // As weights of a file lie, as a merged one does, and one that is frozen.
+        let scale = 1.0 / (inputs as f64).sqrt();
+        let query = random([inner, inputs], 2).mul_scalar(scale);
+        let key = random([inputs, inner], 3).mul_scalar(scale).no_grad();
+        let value = random([inner, inputs], 4).mul_scalar(scale);
+        let [query, value] = [query, value].map(|weight| weight.detach().require_grad());
+        let (query_bias, bias) = (random([inner], 5), random([inner], 6));
+        let rank_or_one = rank.max(1);
+        let (query_a, query_b) = (
+            random([inputs, rank_or_one], 7),
+            random([rank_or_one, inner], 8),
+        );
+        let (a, b) = (
+            random([inputs, rank_or_one], 9),
+            random([rank_or_one, inner], 10),
+        );
+        let shape = AttentionShape {
+            heads,
+            scale: 0.1,
+            queries: rows.clone(),
+            keys: rows,
+        };
+        for probability in [0.0, 0.2] {
+            let adapter = |factors: [&Tensor<2>; 2], key| {
+                let lora = LoraScale {
+                    scale: 0.1,
+                    dropout: Dropout::new(probability, key),
+                };
+                (rank > 0).then(|| (factors.map(Tensor::clone), lora))
+            };
+            let run = || {
+                let layer = |weight: Tensor<2>, bias, adapter| Projection {
+                    weight,
+                    bias,
+                    adapter,
+                };
+                let layers = [
+                    layer(
+                        query.clone().transpose(),
+                        Some(query_bias.clone()),
+                        adapter([&query_a, &query_b], 31),
+                    ),
+                    layer(key.clone(), None, None),
+                    layer(
+                        value.clone().transpose(),
+                        Some(bias.clone()),
+                        adapter([&a, &b], 41),
+                    ),
+                ];
+                self_attention(x.clone(), layers, &shape, Dropout::new(probability, 21))
+            };
+            let name = format!("self-attention {inputs} {heads} x {size} r {rank} p {probability}");
+            compare!(
+                name,
+                [x, query, value, query_bias, bias, query_a, query_b, a, b],
                 run(),
                 composed_only(run)
             );

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use lowburn_kernels::{
-    AttentionShape, Projection, attention, disentangled_attention, first_token_attention,
+    AttentionShape, disentangled_attention, first_token_attention, self_attention,
 };
 use lowburn_lora::Linear;
 
@@ -113,14 +113,7 @@ impl SelfAttention {
         distances: Option<&Distances>,
         mode: &mut Mode,
     ) -> Tensor<2> {
-        let q = self.query.forward(queries, mode.key());
-        let keys = [mode.key(), mode.key()];
-        if let Some([key, value]) = self.of_first(keys, shape) {
-            let dropout = mode.dropout(self.dropout);
-            return first_token_attention(q, x, key, value, shape, dropout);
-        }
-        let k = self.key.forward(x.clone(), keys[0]);
-        let v = self.value.forward(x, keys[1]);
+        let keys = [mode.key(), mode.key(), mode.key()];
         let terms = match (&self.position, distances) {
             (Some(branch), Some(distances)) => {
                 branch.terms(&self.query, &self.key, distances, mode)
@@ -128,16 +121,19 @@ impl SelfAttention {
             _ => None,
         };
         let dropout = mode.dropout(self.dropout);
-        match terms {
-            Some(terms) => disentangled_attention(q, k, v, terms, shape, dropout),
-            None => attention(q, k, v, shape, dropout),
+        if let Some(terms) = terms {
+            let q = self.query.forward(queries, keys[0]);
+            let k = self.key.forward(x.clone(), keys[1]);
+            let v = self.value.forward(x, keys[2]);
+            return disentangled_attention(q, k, v, terms, shape, dropout);
         }
-    }
-
-    /// The layers of keys and values where one query a row can do without their outputs: those of plain attention.
-    fn of_first(&self, keys: [Option<u64>; 2], shape: &AttentionShape) -> Option<[Projection; 2]> {
-        let is_first = shape.queries.iter().all(|queries| *queries == 1);
-        (is_first && self.position.is_none())
-            .then(|| [self.key.projection(keys[0]), self.value.projection(keys[1])])
+        let [key, value] = [self.key.projection(keys[1]), self.value.projection(keys[2])];
+        // Of every token, or of one a row.
+        if shape.queries == shape.keys {
+            let layers = [self.query.projection(keys[0]), key, value];
+            return self_attention(x, layers, shape, dropout);
+        }
+        let q = self.query.forward(queries, keys[0]);
+        first_token_attention(q, x, key, value, shape, dropout)
     }
 }

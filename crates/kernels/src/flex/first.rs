@@ -8,15 +8,13 @@
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::buffer::{Out, contiguous, rows_per_task, tensor, values, written};
+use super::buffer::{Out, contiguous, tensor, values, written};
 use super::heads::{softmax_gradient_rows, softmax_rows, with_scratch};
 use super::linear::{checked_rank, viewable};
 use super::low_rank::{Prefill, Wide, add_scaled, scale_by_mask, transpose, write_dropped};
 use super::product::{Matrix, ordered_product, small_product};
 use super::simd::dot;
-use crate::backend::{
-    AttentionShape, FirstAdapter, FirstGradients, FirstInputs, FirstNeeds, LoraScale,
-};
+use crate::backend::{self, AttentionShape, FirstGradients, FirstInputs, FirstNeeds, LoraScale};
 use crate::random::Dropout;
 
 /// What the backward pass needs beside the inputs: u, the probabilities, t of the keys and of the values, and z.
@@ -167,7 +165,7 @@ struct Adapter {
 }
 
 impl Adapter {
-    fn new(of: FirstAdapter<burn_flex::Flex>, weight: Matrix<'_>) -> Self {
+    fn new(of: backend::Adapter<burn_flex::Flex>, weight: Matrix<'_>) -> Self {
         let (a, b) = (contiguous(of.a), contiguous(of.b));
         let rank = checked_rank(&a, &b, [weight.rows(), weight.cols()]);
         Self {
@@ -582,7 +580,7 @@ fn token_gradients(
 ) -> Vec<f32> {
     let sizes = &dense.sizes;
     let (tokens, width, heads) = (sizes.tokens(), sizes.width, sizes.heads);
-    let part = |i: usize, out: Out| {
+    let part = |i: usize, out: Out, first: bool| {
         let of = dense.adapters[i].as_ref().expect("asked for where it is");
         let prefill = Prefill {
             bias: None,
@@ -591,24 +589,20 @@ fn token_gradients(
             scale: 1.0,
             dropout: of.lora.dropout,
         };
-        // SAFETY: the output has room for all tokens.
-        unsafe { prefill.write(out, tokens, width) };
+        // SAFETY: the output has room for all tokens, which the first one writes.
+        unsafe {
+            match first {
+                true => prefill.write(out, tokens, width),
+                false => prefill.add(out, tokens, width),
+            }
+        }
     };
     let adapted: Vec<usize> = (0..2).filter(|i| dense.adapters[*i].is_some()).collect();
     // SAFETY: the first adapter or the first product writes all, and every row writes its own tokens.
     unsafe {
         written(tokens * width, |dx| {
             for (n, i) in adapted.iter().enumerate() {
-                if n == 0 {
-                    part(*i, dx);
-                    continue;
-                }
-                let more = written(tokens * width, |out| part(*i, out));
-                let dx = dx.slice(0, tokens * width);
-                let step = rows_per_task(1);
-                dx.par_chunks_mut(step)
-                    .zip(more.par_chunks(step))
-                    .for_each(|(dx, more)| add_scaled(dx, more, 1.0));
+                part(*i, dx, n == 0);
             }
             sizes.each().for_each(|(row, start, length)| {
                 for (n, (scores, (wide, step))) in scores.into_iter().zip(wides).enumerate() {

@@ -169,6 +169,31 @@ impl Prefill<'_> {
     /// # Safety
     /// `out` points to rows x width elements.
     pub(super) unsafe fn write(&self, out: Out, rows: usize, width: usize) {
+        // SAFETY: promised by the caller.
+        unsafe { self.put(out, rows, width, false) };
+    }
+
+    /// Adds it to `out` [rows, width].
+    ///
+    /// # Safety
+    /// `out` points to rows x width initialised elements.
+    pub(super) unsafe fn add(&self, out: Out, rows: usize, width: usize) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            if self.b.len() <= SMALL_RANK * width {
+                return self.put(out, rows, width, true);
+            }
+            // Its dropout comes after its product, so it needs a place of its own.
+            let own = written(rows * width, |own| self.put(own, rows, width, false));
+            for_row_blocks(rows * width, 1, |first, len| {
+                add_scaled(out.slice(first, len), &own[first..first + len], 1.0);
+            });
+        }
+    }
+
+    /// # Safety
+    /// As for [`Prefill::write`]; initialised where it is `added`, which a large rank's is not.
+    unsafe fn put(&self, out: Out, rows: usize, width: usize, added: bool) {
         debug_assert!(self.bias.is_none() || self.dropout.is_none());
         let rank = self.b.len() / width.max(1);
         let small = rank <= SMALL_RANK;
@@ -180,6 +205,7 @@ impl Prefill<'_> {
                 false => (&[][..], &[][..]),
             };
             let spread = product::Spread {
+                added,
                 bias: self.bias,
                 t,
                 b,
@@ -217,22 +243,27 @@ multiversion! {
         let width = of.width;
         let rank = of.b.len() / width.max(1);
         let mask = of.dropout.mask();
+        let mut own = vec![0.0; width];
         for (row, out) in out.chunks_exact_mut(width).enumerate() {
             match of.bias {
-                Some(bias) => out.copy_from_slice(bias),
-                None => out.fill(0.0),
+                Some(bias) => own.copy_from_slice(bias),
+                None => own.fill(0.0),
             }
             for j in 0..rank {
                 let factor = of.scale * of.t[row * rank + j];
-                for (out, b) in out.iter_mut().zip(&of.b[j * width..(j + 1) * width]) {
-                    *out = factor.mul_add(*b, *out);
+                for (own, b) in own.iter_mut().zip(&of.b[j * width..(j + 1) * width]) {
+                    *own = factor.mul_add(*b, *own);
                 }
             }
             if !of.dropout.is_none() {
                 let first = of.first.wrapping_add((row * width) as u32);
-                for (i, out) in out.iter_mut().enumerate() {
-                    *out *= mask.factor(first.wrapping_add(i as u32));
+                for (i, own) in own.iter_mut().enumerate() {
+                    *own *= mask.factor(first.wrapping_add(i as u32));
                 }
+            }
+            match of.added {
+                true => add_scaled(out, &own, 1.0),
+                false => out.copy_from_slice(&own),
             }
         }
     }
@@ -333,7 +364,8 @@ mod tests {
             for (right, mask) in right.iter_mut().zip(&mask) {
                 *right *= f64::from(*mask);
             }
-            assert_close(&found, &(right, 2.0 * largest), "dropped");
+            assert_close(&found, &(right.clone(), 2.0 * largest), "dropped");
+            let dropped = right;
 
             let bias = normal(width, 3);
             let prefill = Prefill {
@@ -342,12 +374,24 @@ mod tests {
                 ..prefill
             };
             // SAFETY: as above.
-            let found = unsafe { written(rows * width, |out| prefill.write(out, rows, width)) };
+            let mut found = unsafe { written(rows * width, |out| prefill.write(out, rows, width)) };
             let (mut right, largest) = product;
             for (at, right) in right.iter_mut().enumerate() {
                 *right += f64::from(bias[at % width]);
             }
-            assert_close(&found, &(right, 2.0 * largest), "with a bias");
+            assert_close(&found, &(right.clone(), 2.0 * largest), "with a bias");
+
+            let added = Prefill {
+                bias: None,
+                dropout,
+                ..prefill
+            };
+            // SAFETY: it was just written.
+            unsafe { added.add(Out(found.as_mut_ptr()), rows, width) };
+            for (right, dropped) in right.iter_mut().zip(dropped) {
+                *right += dropped;
+            }
+            assert_close(&found, &(right, 4.0 * largest), "added");
         }
     }
 }

@@ -28,13 +28,17 @@ use burn_flex::{Flex, FlexTensor};
 use crate::Dropout;
 use crate::backend::{
     AttentionShape, FirstGradients, FirstInputs, FirstNeeds, KernelBackward, Kernels,
-    LinearGradients, LinearNeeds, LoraScale, Maybe, Normalised,
+    LinearGradients, LinearNeeds, LoraScale, Maybe, Normalised, SelfLayers, SelfSaved,
 };
 use buffer::{contiguous, tensor, values};
+use linear::{Backward, Layer};
 
 impl Kernels for Flex {
     fn lb_linear(x: FlexTensor, weight: FlexTensor, bias: Maybe<Self>) -> FlexTensor {
-        linear::forward(x, weight, bias.into_option(), None).0
+        let bias = bias.into_option();
+        let lora = None;
+        let [(output, _)] = linear::forward(x, [Layer { weight, bias, lora }]);
+        output
     }
 
     fn lb_lora_linear(
@@ -45,7 +49,7 @@ impl Kernels for Flex {
         b: FlexTensor,
         lora: LoraScale,
     ) -> FlexTensor {
-        linear::forward(x, weight, bias.into_option(), Some((a, b, lora))).0
+        Self::lb_lora_linear_saving([x, weight, a, b], bias.into_option(), lora).0
     }
 
     fn lb_bias_gelu(x: FlexTensor, bias: Maybe<Self>) -> FlexTensor {
@@ -110,6 +114,32 @@ impl Kernels for Flex {
         let inputs = FirstInputs::new([q, x, key, value], biases, factors, loras);
         first::forward(inputs, &shape, dropout).0
     }
+
+    #[allow(clippy::too_many_arguments)]
+    fn lb_self_attention(
+        x: FlexTensor,
+        query: FlexTensor,
+        key: FlexTensor,
+        value: FlexTensor,
+        query_bias: Maybe<Self>,
+        key_bias: Maybe<Self>,
+        value_bias: Maybe<Self>,
+        query_a: Maybe<Self>,
+        key_a: Maybe<Self>,
+        value_a: Maybe<Self>,
+        query_b: Maybe<Self>,
+        key_b: Maybe<Self>,
+        value_b: Maybe<Self>,
+        loras: [LoraScale; 3],
+        shape: AttentionShape,
+        dropout: Dropout,
+    ) -> FlexTensor {
+        let biases = [query_bias, key_bias, value_bias];
+        let factors = [[query_a, key_a, value_a], [query_b, key_b, value_b]];
+        let layers = SelfLayers::new([query, key, value], biases, factors, loras);
+        let projections = linear::forward(x, each_layer(layers));
+        attention::forward(projections.map(|of| of.0), &shape, dropout, false).0
+    }
 }
 
 impl KernelBackward for Flex {
@@ -119,7 +149,7 @@ impl KernelBackward for Flex {
         weight: FlexTensor,
         needs: LinearNeeds,
     ) -> LinearGradients<Self> {
-        linear::backward(gradient, x, weight, None, None, needs)
+        one_backward(gradient, x, weight, None, None, needs)
     }
 
     fn lb_lora_linear_saving(
@@ -127,7 +157,9 @@ impl KernelBackward for Flex {
         bias: Option<FlexTensor>,
         lora: LoraScale,
     ) -> (FlexTensor, Option<FlexTensor>) {
-        linear::forward(x, weight, bias, Some((a, b, lora)))
+        let lora = Some((a, b, lora));
+        let [output] = linear::forward(x, [Layer { weight, bias, lora }]);
+        output
     }
 
     fn lb_lora_linear_backward(
@@ -138,7 +170,7 @@ impl KernelBackward for Flex {
         needs: LinearNeeds,
     ) -> LinearGradients<Self> {
         let lora = Some((a, b, lora));
-        linear::backward(gradient, Some(x), weight, lora, projected, needs)
+        one_backward(gradient, Some(x), weight, lora, projected, needs)
     }
 
     fn lb_bias_gelu_backward(
@@ -232,4 +264,83 @@ impl KernelBackward for Flex {
     ) -> FirstGradients<Self> {
         first::backward(gradient, inputs, saved, needs, shape, dropout)
     }
+
+    fn lb_self_attention_saving(
+        x: FlexTensor,
+        layers: SelfLayers<Self>,
+        shape: &AttentionShape,
+        dropout: Dropout,
+    ) -> (FlexTensor, SelfSaved<Self>) {
+        let [q, k, v] = linear::forward(x, each_layer(layers));
+        let projections = [q.0, k.0, v.0];
+        let (output, probabilities) = attention::forward(projections.clone(), shape, dropout, true);
+        let saved = SelfSaved {
+            projections,
+            low_rank: [q.1, k.1, v.1],
+            probabilities,
+        };
+        (output, saved)
+    }
+
+    fn lb_self_attention_backward(
+        gradient: FlexTensor,
+        x: Option<FlexTensor>,
+        layers: SelfLayers<Self>,
+        saved: SelfSaved<Self>,
+        needs: [LinearNeeds; 3],
+        shape: &AttentionShape,
+        dropout: Dropout,
+    ) -> (Option<FlexTensor>, [LinearGradients<Self>; 3]) {
+        let (dq, dk, dv) = attention::backward(
+            contiguous(gradient),
+            saved.projections,
+            saved.probabilities,
+            shape,
+            dropout,
+        );
+        let mut of = (each_layer(layers).into_iter())
+            .zip([dq, dk, dv])
+            .zip(saved.low_rank)
+            .zip(needs)
+            .map(|(((layer, gradient), projected), needs)| Backward {
+                gradient,
+                layer,
+                projected,
+                needs,
+            });
+        let of = std::array::from_fn(|_| of.next().expect("three layers"));
+        linear::backward(x, of)
+    }
+}
+
+/// The layers of queries, keys and values.
+fn each_layer(layers: SelfLayers<Flex>) -> [Layer; 3] {
+    let mut parts = (layers.weights.into_iter())
+        .zip(layers.biases)
+        .zip(layers.adapters);
+    std::array::from_fn(|_| {
+        let ((weight, bias), adapter) = parts.next().expect("three layers");
+        let lora = adapter.map(|of| (of.a, of.b, of.lora));
+        Layer { weight, bias, lora }
+    })
+}
+
+/// The gradients of one linear layer.
+fn one_backward(
+    gradient: FlexTensor,
+    x: Option<FlexTensor>,
+    weight: FlexTensor,
+    lora: Option<(FlexTensor, FlexTensor, LoraScale)>,
+    projected: Option<FlexTensor>,
+    needs: LinearNeeds,
+) -> LinearGradients<Flex> {
+    let bias = None;
+    let of = Backward {
+        gradient,
+        layer: Layer { weight, bias, lora },
+        projected,
+        needs,
+    };
+    let (x, [gradients]) = linear::backward(x, [of]);
+    LinearGradients { x, ..gradients }
 }

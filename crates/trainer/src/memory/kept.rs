@@ -84,11 +84,12 @@ pub(super) enum Undo {
         numbers: u64,
         norm: Norm,
     },
-    /// One input that gets a gradient of `numbers`; what is kept goes when it is there. Not in the same memory.
+    /// One input that gets a gradient of `numbers`; what is kept goes when it is there. In the memory of the output's gradient or not.
     Map {
         x: Option<Node>,
         kept: Vec<Shared>,
         numbers: u64,
+        in_place: bool,
     },
     /// The gradient itself, changed in its place where nobody else holds it.
     InPlace {
@@ -101,6 +102,19 @@ pub(super) enum Undo {
     Attention {
         inputs: Vec<Option<Node>>,
         kept: Vec<Shared>,
+        numbers: u64,
+        of: Attention,
+    },
+    /// With the layers of queries, keys and values.
+    SelfAttention {
+        x: Option<Node>,
+        /// The input, where it is needed.
+        input: Option<Shared>,
+        /// Queries, keys, values and probabilities.
+        kept: Vec<Shared>,
+        /// Projections by the adapters, where they are kept.
+        low: Vec<Option<Shared>>,
+        linears: [Linear; 3],
         numbers: u64,
         of: Attention,
     },

@@ -147,9 +147,6 @@ impl Walk<'_> {
             true => (batch.rows, self.first(x.clone(), batch)),
             false => (tokens, x.clone()),
         };
-        let q = self
-            .tape
-            .linear(queries.clone(), &layer.query, rows, true, None);
         let of = |span| Attention {
             rows: batch.rows,
             queries: if first { 1 } else { batch.length },
@@ -158,20 +155,26 @@ impl Walk<'_> {
             span,
             hidden,
         };
-        let x = if first && layer.positions.is_empty() {
-            let linears = [&layer.key, &layer.value];
-            self.tape.first_attention(q, x, linears, of(0))
+        let x = if !first && layer.positions.is_empty() {
+            let linears = [&layer.query, &layer.key, &layer.value];
+            self.tape.self_attention(x, linears, of(0))
         } else {
-            let k = self.tape.linear(x.clone(), &layer.key, tokens, true, None);
-            let v = self.tape.linear(x, &layer.value, tokens, true, None);
-            let mut inputs = vec![q, k, v];
-            inputs.extend(self.positions(i, batch, distances));
-            let span = if inputs.len() > 3 {
-                self.span(batch)
+            let q = (self.tape).linear(queries.clone(), &layer.query, rows, true, None);
+            if layer.positions.is_empty() {
+                let linears = [&layer.key, &layer.value];
+                self.tape.first_attention(q, x, linears, of(0))
             } else {
-                0
-            };
-            self.tape.attention(inputs, of(span))
+                let k = self.tape.linear(x.clone(), &layer.key, tokens, true, None);
+                let v = self.tape.linear(x, &layer.value, tokens, true, None);
+                let mut inputs = vec![q, k, v];
+                inputs.extend(self.positions(i, batch, distances));
+                let span = if inputs.len() > 3 {
+                    self.span(batch)
+                } else {
+                    0
+                };
+                self.tape.attention(inputs, of(span))
+            }
         };
         let norm = Norm {
             drops: self.sizes.drops,

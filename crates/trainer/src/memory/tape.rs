@@ -110,7 +110,7 @@ impl Tape {
         self.drop_all(dropped);
         let numbers = rows.saturating_mul(linear.outputs);
         let block = self.fresh(numbers, Part::Activations);
-        self.pack([rows, linear.inputs, linear.outputs], true);
+        self.pack([rows, linear.inputs, linear.outputs], true, [1, 1]);
         self.drop_all(wide);
         let low = match tracked && keeps_projected(linear.rank) {
             true => low,
@@ -194,7 +194,13 @@ impl Tape {
         if tracked {
             kept.push(Rc::clone(&x.block));
             let x = x.wanted();
-            self.push(&output, Undo::Map { x, kept, numbers });
+            let undo = Undo::Map {
+                x,
+                kept,
+                numbers,
+                in_place: activation == Activation::Gelu,
+            };
+            self.push(&output, undo);
         } else {
             self.drop_all(kept);
         }
@@ -221,6 +227,7 @@ impl Tape {
                 x: x.wanted(),
                 kept: Vec::new(),
                 numbers: x.numbers,
+                in_place: false,
             };
             self.push(&output, undo);
         }
@@ -298,6 +305,70 @@ impl Tape {
             self.drop_all(kept);
         }
         self.drop_all([q.block, x.block]);
+        output
+    }
+
+    /// Attention whose queries, keys and values are layers of x.
+    pub(super) fn self_attention(
+        &mut self,
+        x: Value,
+        linears: [&Linear; 3],
+        of: Attention,
+    ) -> Value {
+        let rows = of.rows.saturating_mul(of.keys);
+        let wide = linears.map(|linear| self.widened(linear));
+        let low = linears.map(|linear| {
+            let adapted = linear.rank > 0;
+            let dropped = (adapted && self.drops)
+                .then(|| self.dropped(linear, rows))
+                .flatten();
+            let low = adapted.then(|| self.fresh(rows.saturating_mul(linear.rank), Part::Buffers));
+            self.drop_all(dropped);
+            low
+        });
+        let [inputs, outputs] = [linears[0].inputs, linears[0].outputs];
+        let numbers = rows.saturating_mul(outputs);
+        let mut kept: Vec<Shared> = linears
+            .iter()
+            .map(|_| self.fresh(numbers, Part::Activations))
+            .collect();
+        self.pack([rows, inputs, outputs], true, [3, 1]);
+        self.drop_all(wide.into_iter().flatten());
+        let adapted = linears.iter().any(|linear| linear.rank > 0);
+        let trained = linears.iter().any(|linear| linear.weight);
+        let biases = linears.iter().any(|linear| linear.bias);
+        let tracked = self.records && (x.tracked || adapted || trained || biases);
+        let mut kept_low = Vec::new();
+        for (linear, low) in linears.into_iter().zip(low) {
+            match tracked && keeps_projected(linear.rank) {
+                true => kept_low.push(low),
+                false => {
+                    self.drop_all(low);
+                    kept_low.push(None);
+                }
+            }
+        }
+        self.lend(of.scratch(1), of.tasks());
+        if tracked && keeps_probabilities(of.scores(), numbers.saturating_mul(2)) {
+            kept.push(self.fresh(of.scores(), Part::Activations));
+        }
+        let block = self.fresh(numbers, Part::Activations);
+        let output = self.value(block, numbers, x.depth + 1, tracked);
+        if tracked {
+            let undo = Undo::SelfAttention {
+                x: x.wanted(),
+                input: (adapted || trained).then(|| Rc::clone(&x.block)),
+                kept,
+                low: kept_low,
+                linears: linears.map(|linear| *linear),
+                numbers,
+                of,
+            };
+            self.push(&output, undo);
+        } else {
+            self.drop_all(kept);
+        }
+        self.release(x);
         output
     }
 

@@ -41,9 +41,23 @@ impl Tape {
                 },
                 Some(gradient),
             ) => self.undo_norm([x, residual], kept, numbers, norm, gradient),
-            (Undo::Map { x, kept, numbers }, Some(gradient)) => {
-                let own = self.fresh(numbers, Part::Activations);
-                self.heap.release(gradient);
+            (
+                Undo::Map {
+                    x,
+                    kept,
+                    numbers,
+                    in_place,
+                },
+                Some(gradient),
+            ) => {
+                let own = match in_place {
+                    true => self.own(gradient),
+                    false => {
+                        let own = self.fresh(numbers, Part::Activations);
+                        self.heap.release(gradient);
+                        own
+                    }
+                };
                 self.drop_all(kept);
                 self.give_or_drop(x, own);
             }
@@ -67,6 +81,43 @@ impl Tape {
                 Some(gradient),
             ) => {
                 self.undo_attention(&inputs, kept, numbers, of, gradient);
+            }
+            (
+                Undo::SelfAttention {
+                    x,
+                    input,
+                    kept,
+                    low,
+                    linears,
+                    numbers,
+                    of,
+                },
+                Some(gradient),
+            ) => {
+                self.lend(of.scratch(3), of.tasks());
+                let own = [numbers; 3].map(|n| self.fresh(n, Part::Activations));
+                self.heap.release(gradient);
+                self.drop_all(kept);
+                let rows = of.rows.saturating_mul(of.keys);
+                let wide = linears.map(|linear| self.widened(&linear));
+                let mut passing = Vec::new();
+                for (linear, low) in linears.iter().zip(&low) {
+                    passing.extend(self.layer_gradients(linear, rows, low.is_some(), false));
+                }
+                let [inputs, outputs] = [linears[0].inputs, linears[0].outputs];
+                let sum = x.map(|node| {
+                    let sum = self.fresh(rows.saturating_mul(inputs), Part::Activations);
+                    self.pack([rows, outputs, inputs], false, [1, 3]);
+                    (node, sum)
+                });
+                self.drop_all(passing);
+                self.drop_all(wide.into_iter().flatten());
+                self.drop_all(own);
+                self.drop_all(input);
+                self.drop_all(low.into_iter().flatten());
+                if let Some((node, sum)) = sum {
+                    self.give(node, sum);
+                }
             }
             (
                 Undo::FirstAttention {
@@ -100,6 +151,13 @@ impl Tape {
                 self.drop_all(product.low);
                 self.drop_all(product.matrix);
             }
+            Undo::SelfAttention {
+                input, kept, low, ..
+            } => {
+                self.drop_all(input);
+                self.drop_all(kept);
+                self.drop_all(low.into_iter().flatten());
+            }
             Undo::Norm { kept, .. }
             | Undo::Map { kept, .. }
             | Undo::Attention { kept, .. }
@@ -110,37 +168,46 @@ impl Tape {
         }
     }
 
-    fn undo_linear(&mut self, product: Product, gradient: Shared) {
-        let (linear, rows) = (product.linear, product.rows);
+    /// The gradients of a layer's own parameters, and what is held until that of its input is there. `low`: the adapter's projection was
+    /// kept; `copied`: the weight's gradient goes back through what made the weight.
+    fn layer_gradients(
+        &mut self,
+        linear: &Linear,
+        rows: u64,
+        low: bool,
+        copied: bool,
+    ) -> Vec<Shared> {
         let [inputs, outputs, rank] = [linear.inputs, linear.outputs, linear.rank];
-        let wide = self.widened(&linear);
         let mut passing = Vec::new();
         if rank > 0 {
             passing.push(self.fresh(rows.saturating_mul(rank), Part::Buffers));
-            let dropped = self.dropped(&linear, rows);
-            let again = product.low.is_none();
-            let low = again.then(|| self.fresh(rows.saturating_mul(rank), Part::Buffers));
+            let dropped = self.dropped(linear, rows);
+            let low = (!low).then(|| self.fresh(rows.saturating_mul(rank), Part::Buffers));
             self.trained_gradient(Key::FactorB(linear.id), outputs.saturating_mul(rank), false);
             self.drop_all(low);
             self.trained_gradient(Key::FactorA(linear.id), inputs.saturating_mul(rank), false);
             self.drop_all(dropped);
             passing.push(self.fresh(inputs.saturating_mul(rank), Part::Buffers));
         }
+        if linear.weight {
+            let numbers = inputs.saturating_mul(outputs);
+            self.trained_gradient(Key::Weight(linear.id), numbers, copied);
+            self.pack([inputs, rows, outputs], false, [1, 1]);
+        }
+        passing
+    }
+
+    fn undo_linear(&mut self, product: Product, gradient: Shared) {
+        let (linear, rows) = (product.linear, product.rows);
+        let wide = self.widened(&linear);
+        // A weight that was made for the product gives its gradient back through what made it.
+        let copied = product.matrix.is_some();
+        let passing = self.layer_gradients(&linear, rows, product.low.is_some(), copied);
         let own = product.x.map(|node| {
-            let own = self.fresh(rows.saturating_mul(inputs), Part::Activations);
-            self.pack([rows, outputs, inputs], false);
+            let own = self.fresh(rows.saturating_mul(linear.inputs), Part::Activations);
+            self.pack([rows, linear.outputs, linear.inputs], false, [1, 1]);
             (node, own)
         });
-        if linear.weight {
-            // A weight that was made for the product gives its gradient back through what made it.
-            let copied = product.matrix.is_some();
-            self.trained_gradient(
-                Key::Weight(linear.id),
-                inputs.saturating_mul(outputs),
-                copied,
-            );
-            self.pack([inputs, rows, outputs], false);
-        }
         self.drop_all(passing);
         self.drop_all(wide);
         self.heap.release(gradient);

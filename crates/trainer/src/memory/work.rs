@@ -8,12 +8,17 @@ use super::tape::Tape;
 
 impl Tape {
     /// What a product `[rows, inner]` x `[inner, columns]` packs; the right operand is a dense matrix or, `turned`, its transpose.
-    pub(super) fn pack(&mut self, [rows, inner, columns]: [u64; 3], turned: bool) {
+    pub(super) fn pack(
+        &mut self,
+        [rows, inner, columns]: [u64; 3],
+        turned: bool,
+        joined: [usize; 2],
+    ) {
         let sizes = [rows, inner, columns].map(usize::try_from);
         // Sizes that no memory holds are refused elsewhere.
         if let [Ok(rows), Ok(inner), Ok(columns)] = sizes {
             self.heap
-                .pass(product_workspace(rows, inner, columns, turned));
+                .pass(product_workspace(rows, inner, columns, turned, joined));
         }
     }
 

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::isa::Isa;
 use super::pack::Source;
 use super::tile::{At, Begin, Goal, Lines, Place, elements};
-use super::{Matrix, Operand, Start};
+use super::{Joined, Matrix, Operand, Start};
 use crate::flex::buffer::Out;
 
 /// Elements to the next cache line, at most.
@@ -117,25 +117,26 @@ const SPINS: usize = 1 << 14;
 /// Tiles for each thread that are left when tasks begin to share columns.
 const LAST: usize = 2;
 
-/// How a product is cut.
+/// How products are cut.
 struct Cut {
-    /// Rows and columns of a block of the result, and the tiles and panels that cover it.
+    /// Rows and columns of a block of a result, and the tiles and panels that cover it.
     rows: usize,
     cols: usize,
     tiles: usize,
     panels: usize,
-    /// Blocks of the depth, the steps of each, and those of its parts.
+    /// Blocks of the depth of a left operand, the steps of each, and those of its parts.
     slices: usize,
     slice: usize,
     depth: usize,
-    /// Panels of b that are packed at a time, the elements of them for a slice, and slices that are packed at a time.
+    /// Panels of b, counted over all results, that are packed at a time, the elements of them for a slice, and slices, counted over all left
+    /// operands, that are packed at a time.
     wide: usize,
     packed: usize,
     together: usize,
 }
 
 impl Cut {
-    fn new<S: Isa>(grid: usize, [m, n, k]: [usize; 3]) -> Self {
+    fn new<S: Isa>(grid: usize, [m, n, k]: [usize; 3], [results, terms]: [usize; 2]) -> Self {
         let (rows, cols) = (m.div_ceil(grid), n.div_ceil(grid));
         let (tiles, panels) = (rows.div_ceil(S::ROWS), cols.div_ceil(S::COLS));
         let slices = k.div_ceil(S::DEPTH * grid);
@@ -146,9 +147,12 @@ impl Cut {
             sum.saturating_add(APART).saturating_mul(steps(grid).len())
         };
         let bytes = |panels| elements(panels).saturating_mul(size_of::<f32>());
-        let wide = panels.div_ceil(bytes(panels).div_ceil(S::PACKED));
+        // As equal pieces as there can be.
+        let all = panels.saturating_mul(results);
+        let wide = all.div_ceil(bytes(all).div_ceil(S::PACKED));
         let packed = elements(wide);
-        let together = (S::PACKED / bytes(wide)).clamp(1, slices);
+        let all = slices.saturating_mul(terms);
+        let together = all.div_ceil(all.div_ceil((S::PACKED / bytes(wide)).max(1)));
         Self {
             rows,
             cols,
@@ -169,53 +173,48 @@ fn steps(grid: usize) -> &'static [Step] {
 }
 
 /// Bytes that [`run`] works in, beside a small piece for each thread.
-pub(super) fn workspace<S: Isa, const GRID: usize>(size: [usize; 3]) -> usize {
-    let cut = Cut::new::<S>(GRID, size);
+pub(super) fn workspace<S: Isa, const GRID: usize>(size: [usize; 3], joined: [usize; 2]) -> usize {
+    let cut = Cut::new::<S>(GRID, size, joined);
     let numbers = cut.together.saturating_mul(cut.packed);
     numbers
         .saturating_add(ALIGNED)
         .saturating_mul(size_of::<f32>())
 }
 
-/// out = start + scale a b, where `out` is dense; in one piece (GRID 1) or by quarters (GRID 2).
+/// Products whose results are dense; in one piece (GRID 1) or by quarters (GRID 2).
 ///
 /// # Safety
-/// The processor has the instructions; `out` points to the result's elements, initialised for [`Start::Add`], and nobody else touches
-/// them.
-pub(super) unsafe fn run<S: Isa, const GRID: usize>(
-    out: Out,
-    start: Start<'_>,
-    a: Matrix<'_>,
-    b: Matrix<'_>,
-    scale: f32,
-) {
-    let (m, n, k) = (a.rows, b.cols, a.cols);
-    let cut = Cut::new::<S>(GRID, [m, n, k]);
+/// The processor has the instructions, and as for [`super::joined`].
+pub(super) unsafe fn run<S: Isa, const GRID: usize>(of: &Joined<'_>) {
+    let (m, n, k) = (of.a[0].rows, of.b[0].cols, of.a[0].cols);
+    let (results, terms) = (of.results.len(), of.a.len());
+    let cut = Cut::new::<S>(GRID, [m, n, k], [results, terms]);
+    let left = |a: &Matrix<'_>| Source {
+        data: a.data.as_ptr(),
+        across: a.row_stride,
+        along: a.col_stride,
+        width: m,
+        depth: k,
+        block_width: cut.rows,
+        block_depth: cut.depth,
+        along_first: false,
+    };
+    let right = |b: &Matrix<'_>| Source {
+        data: b.data.as_ptr(),
+        across: b.col_stride,
+        along: b.row_stride,
+        width: n,
+        depth: k,
+        block_width: cut.cols,
+        block_depth: cut.depth,
+        along_first: true,
+    };
     let job = Job::<S, GRID> {
-        out,
-        start,
-        scale,
+        results: of.results,
+        scale: of.scale,
         size: [m, n],
-        a: Source {
-            data: a.data.as_ptr(),
-            across: a.row_stride,
-            along: a.col_stride,
-            width: m,
-            depth: k,
-            block_width: cut.rows,
-            block_depth: cut.depth,
-            along_first: false,
-        },
-        b: Source {
-            data: b.data.as_ptr(),
-            across: b.col_stride,
-            along: b.row_stride,
-            width: n,
-            depth: k,
-            block_width: cut.cols,
-            block_depth: cut.depth,
-            along_first: true,
-        },
+        a: of.a.iter().map(left).collect(),
+        b: of.b.iter().map(right).collect(),
         cut,
         isa: PhantomData,
     };
@@ -224,24 +223,24 @@ pub(super) unsafe fn run<S: Isa, const GRID: usize>(
     let begin = buffer.as_mut_ptr();
     let packed = Out(begin.wrapping_add(begin.align_offset(64).min(ALIGNED)));
     let threads = rayon::current_num_threads();
-    for left in (0..cut.panels).step_by(cut.wide) {
-        let columns = (left, (left + cut.wide).min(cut.panels));
+    for left in (0..cut.panels * results).step_by(cut.wide) {
+        let columns = (left, (left + cut.wide).min(cut.panels * results));
         let tasks = job.tasks(threads, columns);
-        for from in (0..cut.slices).step_by(cut.together) {
-            let slices = (from, (from + cut.together).min(cut.slices));
+        for from in (0..cut.slices * terms).step_by(cut.together) {
+            let slices = (from, (from + cut.together).min(cut.slices * terms));
             job.round(threads, slices, columns, &tasks, packed);
         }
     }
 }
 
-/// A product that is under way.
+/// Products that are under way.
 struct Job<'a, S, const GRID: usize> {
-    out: Out,
-    start: Start<'a>,
+    results: &'a [(Out, Start<'a>)],
     scale: f32,
     size: [usize; 2],
-    a: Source,
-    b: Source,
+    a: Vec<Source>,
+    /// As in [`Joined`].
+    b: Vec<Source>,
     cut: Cut,
     isa: PhantomData<S>,
 }
@@ -319,6 +318,7 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
         tasks
     }
 
+    /// A slice of an operand, counted from the operand's own first.
     fn slice_of(&self, source: &Source, slice: usize) -> Source {
         let from = slice * self.cut.slice;
         Source {
@@ -334,7 +334,10 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
     /// The processor has the instructions and `packed` has room for a slice.
     unsafe fn pack_b(&self, slice: usize, panel: usize, place: usize, packed: *mut f32) {
         let (wide, depth) = (self.cut.wide, self.cut.depth);
-        let source = self.slice_of(&self.b, slice);
+        let (term, slice) = (slice / self.cut.slices, slice % self.cut.slices);
+        let (result, panel) = (panel / self.cut.panels, panel % self.cut.panels);
+        let source = &self.b[term * self.results.len() + result];
+        let source = self.slice_of(source, slice);
         // Threads take panels in turn, most of the time.
         let next = S::COLS * rayon::current_num_threads();
         // SAFETY: promised by the caller.
@@ -366,7 +369,8 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
         with_scratch(sums + sum_tiles * elements::<S>(), |a| {
             let sums = a.wrapping_add(sums);
             for slice in slices.0..slices.1 {
-                let source = self.slice_of(&self.a, slice);
+                let (term, own) = (slice / self.cut.slices, slice % self.cut.slices);
+                let source = self.slice_of(&self.a[term], own);
                 for tile in 0..tiles {
                     let first = (top + tile) * S::ROWS;
                     // What comes after the last one, nobody knows yet.
@@ -380,7 +384,9 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
                 let b = packed.at((slice - slices.0) * self.cut.packed);
                 let mut from = left;
                 while from < right {
-                    let to = (from + S::PANELS).min(right);
+                    // Not beyond a result's last.
+                    let end = right.min((from / self.cut.panels + 1) * self.cut.panels);
+                    let to = (from + S::PANELS).min(end);
                     for step in steps {
                         let goals = [0, step.parts.len() - 1].map(|part| {
                             let part = step.parts[part];
@@ -419,6 +425,7 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
 
     /// Rows and columns of a tile that count.
     fn tile_size(&self, row: usize, panel: usize) -> (usize, usize) {
+        let panel = panel % self.cut.panels;
         let rows = (self.cut.rows - row * S::ROWS).min(S::ROWS);
         let cols = (self.cut.cols - panel * S::COLS).min(S::COLS);
         (rows, cols)
@@ -427,16 +434,18 @@ impl<S: Isa, const GRID: usize> Job<'_, S, GRID> {
     /// What tiles add to one block of the result, from that of a row and a panel on.
     fn goal(&self, slice: usize, part: Part, (row, panel): (usize, usize), sum: *mut f32) -> Goal {
         let (cut, [m, n]) = (&self.cut, self.size);
+        let (out, start) = self.results[panel / cut.panels];
+        let panel = panel % cut.panels;
         let [block_row, block_col] = [part.block / GRID, part.block % GRID];
         let first_row = block_row * cut.rows + row * S::ROWS;
         let first_col = block_col * cut.cols + panel * S::COLS;
         let place = || Place {
-            out: self.out.at(first_row * n + first_col),
+            out: out.at(first_row * n + first_col),
             stride: n,
             // To the end of the block or of the result.
             rows: m.min((block_row + 1) * cut.rows).saturating_sub(first_row),
             cols: n.min((block_col + 1) * cut.cols).saturating_sub(first_col),
-            begin: match self.start {
+            begin: match start {
                 Start::Zero if slice == 0 => Begin::Zero,
                 Start::Bias(bias) if slice == 0 => {
                     Begin::Bias(bias.as_ptr().wrapping_add(first_col))

@@ -229,7 +229,7 @@ impl Isa for Avx512 {
     const STRASSEN_TILES: usize = 3;
     const PLAIN_TILES: usize = 16;
     const PANELS: usize = 6;
-    const PACKED: usize = 9 << 20;
+    const PACKED: usize = 13 << 20;
     const UNROLLED: usize = 1;
     const AHEAD: usize = 24;
     const FETCHED: usize = 60;

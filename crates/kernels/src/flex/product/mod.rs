@@ -95,10 +95,6 @@ impl<'a> Matrix<'a> {
     pub(crate) fn cols(&self) -> usize {
         self.cols
     }
-
-    pub(crate) fn data(&self) -> &'a [f32] {
-        self.data
-    }
 }
 
 /// Whether a matrix, or its transpose, is one piece of memory.
@@ -128,10 +124,50 @@ const WORTH_THREADS: usize = 1 << 18;
 /// # Safety
 /// `out` points to that many elements, initialised for [`Start::Add`], and nobody else touches them.
 pub(crate) unsafe fn product(out: Out, start: Start<'_>, a: Matrix<'_>, b: Matrix<'_>, scale: f32) {
+    let of = Joined {
+        results: &[(out, start)],
+        a: &[a],
+        b: &[b],
+        scale,
+    };
+    // SAFETY: promised by the caller.
+    unsafe { joined(&of) };
+}
+
+/// Products that are made together, for they share an operand or a result: each result is what it starts with and `scale` times the
+/// sum over t of a_t b_t. All left operands are of one size, and all right ones.
+#[derive(Clone, Copy)]
+pub(crate) struct Joined<'a> {
+    /// Dense [a.rows, b.cols].
+    pub(crate) results: &'a [(Out, Start<'a>)],
+    pub(crate) a: &'a [Matrix<'a>],
+    /// For the first left operand those of all results, then for the next.
+    pub(crate) b: &'a [Matrix<'a>],
+    pub(crate) scale: f32,
+}
+
+/// Makes products over all threads.
+///
+/// # Safety
+/// Results point to so many elements, initialised for [`Start::Add`], and nobody else touches them.
+pub(crate) unsafe fn joined(of: &Joined<'_>) {
+    let [a, b] = [of.a[0], of.b[0]];
     assert_eq!(a.cols, b.rows);
+    assert_eq!(of.b.len(), of.a.len() * of.results.len(), "right operands");
+    let same = |x: &Matrix<'_>, y: &Matrix<'_>| [x.rows, x.cols] == [y.rows, y.cols];
+    assert!(
+        of.a.iter().all(|x| same(x, &a)),
+        "left operands of one size"
+    );
+    assert!(
+        of.b.iter().all(|x| same(x, &b)),
+        "right operands of one size"
+    );
     let (m, n, k) = (a.rows, b.cols, a.cols);
-    if let Start::Bias(bias) = start {
-        assert_eq!(bias.len(), n);
+    for (_, start) in of.results {
+        if let Start::Bias(bias) = start {
+            assert_eq!(bias.len(), n);
+        }
     }
     let parallel = m * n * k >= WORTH_THREADS;
     let threads = if parallel {
@@ -142,9 +178,9 @@ pub(crate) unsafe fn product(out: Out, start: Start<'_>, a: Matrix<'_>, b: Matri
     // SAFETY: the sizes agree, and the output is the caller's promise.
     counted(threads, || unsafe {
         match Way::of([m, n, k], b.is_turned()) {
-            Way::Crate => by_crate(out, start, a, b, scale, parallel),
-            Way::Blocked(own) => (own.blocked)(out, start, a, b, scale),
-            Way::Strassen(own) => (own.strassen)(out, start, a, b, scale),
+            Way::Crate => by_crate(of, parallel),
+            Way::Blocked(own) => (own.blocked)(of),
+            Way::Strassen(own) => (own.strassen)(of),
         }
     });
 }
@@ -213,8 +249,8 @@ unsafe fn on_this_thread(
 const SMALL_ROWS: usize = 8;
 const SMALL_COLUMNS: usize = 16;
 
-/// As [`product`].
-type Run = unsafe fn(Out, Start<'_>, Matrix<'_>, Matrix<'_>, f32);
+/// As [`joined`].
+type Run = unsafe fn(&Joined<'_>);
 /// As [`small_product`].
 type Small = unsafe fn([usize; 3], (*mut f32, usize), Operand, Operand, f32, bool);
 
@@ -226,8 +262,8 @@ struct Own {
     worth: [usize; 2],
     blocked: Run,
     strassen: Run,
-    blocked_workspace: fn([usize; 3]) -> usize,
-    strassen_workspace: fn([usize; 3]) -> usize,
+    blocked_workspace: fn([usize; 3], [usize; 2]) -> usize,
+    strassen_workspace: fn([usize; 3], [usize; 2]) -> usize,
     alone: Small,
     project: unsafe fn(&mut [f32], Block<'_>, &[f32], f32),
     gather: unsafe fn(&mut [f32], Block<'_>, &[f32]),
@@ -284,13 +320,13 @@ impl Way {
     }
 }
 
-/// Bytes that a product [m, k] x [k, n] works in, for as long as it takes; `turned` says that its right operand is the transpose of a
-/// dense matrix.
-pub(crate) fn workspace(size: [usize; 3], turned: bool) -> usize {
+/// Bytes that products [m, k] x [k, n] work in, for as long as they take; `turned` says that their right operands are transposes of
+/// dense matrices, `joined` how many results and left operands they have.
+pub(crate) fn workspace(size: [usize; 3], turned: bool, joined: [usize; 2]) -> usize {
     match Way::of(size, turned) {
         Way::Crate => size[2].min(CRATE_DEPTH) * size[1].min(CRATE_COLUMNS) * size_of::<f32>(),
-        Way::Blocked(own) => (own.blocked_workspace)(size),
-        Way::Strassen(own) => (own.strassen_workspace)(size),
+        Way::Blocked(own) => (own.blocked_workspace)(size, joined),
+        Way::Strassen(own) => (own.strassen_workspace)(size, joined),
     }
 }
 
@@ -298,11 +334,24 @@ pub(crate) fn workspace(size: [usize; 3], turned: bool) -> usize {
 const CRATE_DEPTH: usize = 512;
 const CRATE_COLUMNS: usize = 768;
 
-/// The same by the crate `gemm`.
+/// The same by the crate `gemm`, one after the other.
 ///
 /// # Safety
+/// As for [`joined`].
+unsafe fn by_crate(of: &Joined<'_>, parallel: bool) {
+    for (result, (out, start)) in of.results.iter().enumerate() {
+        for (term, a) in of.a.iter().enumerate() {
+            let start = if term == 0 { *start } else { Start::Add };
+            let b = of.b[term * of.results.len() + result];
+            // SAFETY: promised by the caller.
+            unsafe { one_by_crate(*out, start, *a, b, of.scale, parallel) };
+        }
+    }
+}
+
+/// # Safety
 /// As for [`product`].
-unsafe fn by_crate(
+unsafe fn one_by_crate(
     out: Out,
     start: Start<'_>,
     a: Matrix<'_>,
@@ -392,6 +441,8 @@ pub(crate) struct Block<'a> {
 /// Rows of bias + scale t b behind a dropout, for t [rows, rank] and b [rank, width]; they begin at element `first` of the dropout's stream.
 #[derive(Clone, Copy)]
 pub(crate) struct Spread<'a> {
+    /// They are added to what is there.
+    pub(crate) added: bool,
     pub(crate) bias: Option<&'a [f32]>,
     pub(crate) t: &'a [f32],
     pub(crate) b: &'a [f32],
@@ -484,14 +535,90 @@ pub(crate) mod tests {
     /// Every way there is here, and the units in the last place of the largest sum of |a| |b| by which a result may be off. Strassen's
     /// products add up sums of two quarters, so intermediate values are up to four times as large, and there are twice as many.
     fn ways() -> Vec<(String, Run, f64)> {
-        let by_crate: Run =
-            |out, start, a, b, scale| unsafe { by_crate(out, start, a, b, scale, true) };
+        let by_crate: Run = |of| unsafe { by_crate(of, true) };
         let mut ways = vec![("crate".to_owned(), by_crate, 1.0)];
         for (name, own) in all() {
             ways.push((format!("blocked, {name}"), own.blocked, 1.0));
             ways.push((format!("strassen, {name}"), own.strassen, 8.0));
         }
         ways
+    }
+
+    /// # Safety
+    /// As for [`product`].
+    unsafe fn run_one(
+        run: Run,
+        out: Out,
+        start: Start<'_>,
+        (a, b): (Matrix<'_>, Matrix<'_>),
+        scale: f32,
+    ) {
+        let of = Joined {
+            results: &[(out, start)],
+            a: &[a],
+            b: &[b],
+            scale,
+        };
+        // SAFETY: promised by the caller.
+        unsafe { run(&of) };
+    }
+
+    #[test]
+    fn joined_products_are_sums_for_every_result() {
+        for (m, n, k) in [(3, 5, 2), (29, 65, 20), (61, 130, 800), (40, 400, 17)] {
+            let matrices =
+                |rows: usize, cols: usize, seeds: std::ops::Range<u64>| -> Vec<Vec<f32>> {
+                    seeds.map(|seed| normal(rows * cols, seed)).collect()
+                };
+            for (results, terms) in [(1, 3), (3, 1), (2, 2)] {
+                let a = matrices(m, k, 0..terms as u64);
+                let b = matrices(k, n, 10..10 + (terms * results) as u64);
+                let bias = normal(n, 30);
+                let a: Vec<_> = a.iter().map(|x| Matrix::new(x, m, k)).collect();
+                let b: Vec<_> = b.iter().map(|x| Matrix::new(x, k, n)).collect();
+                for (name, run, units) in ways() {
+                    let mut out = vec![vec![1.0f32; m * n]; results];
+                    let starts = [Start::Zero, Start::Bias(&bias), Start::Add];
+                    let places: Vec<_> = out
+                        .iter_mut()
+                        .zip(starts)
+                        .map(|(out, start)| (Out(out.as_mut_ptr()), start))
+                        .collect();
+                    let of = Joined {
+                        results: &places,
+                        a: &a,
+                        b: &b,
+                        scale: 0.5,
+                    };
+                    // SAFETY: the buffers have the elements of the results.
+                    unsafe { run(&of) };
+                    for (result, out) in out.iter().enumerate() {
+                        let mut right = vec![0.0; m * n];
+                        let mut largest = 1.0f64;
+                        for (term, a) in a.iter().enumerate() {
+                            let (product, sizes) = exact(*a, b[term * results + result]);
+                            largest += sizes.into_iter().fold(0.0, f64::max);
+                            for (right, product) in right.iter_mut().zip(product) {
+                                *right += 0.5 * product;
+                            }
+                        }
+                        for (at, (found, right)) in out.iter().zip(right).enumerate() {
+                            let right = match starts[result] {
+                                Start::Zero => right,
+                                Start::Bias(bias) => right + f64::from(bias[at % n]),
+                                Start::Add => right + 1.0,
+                            };
+                            let off = (f64::from(*found) - right).abs();
+                            let allowed = units * f64::from(f32::EPSILON) * largest;
+                            assert!(
+                                off <= allowed,
+                                "{name}, {m} x {n} x {k}, result {result} of {results}, {terms} terms, element {at}: {found} for {right}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
     }
 
     #[test]
@@ -532,7 +659,7 @@ pub(crate) mod tests {
                             Start::Zero | Start::Bias(_) => vec![f32::NAN; m * n],
                         };
                         // SAFETY: the buffer has the elements of the result.
-                        unsafe { run(Out(out.as_mut_ptr()), start, a, b, 0.5) };
+                        unsafe { run_one(run, Out(out.as_mut_ptr()), start, (a, b), 0.5) };
                         for (at, found) in out.iter().enumerate() {
                             let first = match start {
                                 Start::Zero => 0.0,
@@ -671,7 +798,7 @@ pub(crate) mod tests {
         let error = |run: Run| {
             let mut out = vec![0.0f32; m * n];
             // SAFETY: the buffer has the elements of the result.
-            unsafe { run(Out(out.as_mut_ptr()), Start::Zero, a, b, 1.0) };
+            unsafe { run_one(run, Out(out.as_mut_ptr()), Start::Zero, (a, b), 1.0) };
             let square = |(found, right): (&f32, &f64)| (f64::from(*found) - right).powi(2);
             (out.iter().zip(&right).map(square).sum::<f64>() / right.len() as f64).sqrt()
         };
@@ -697,7 +824,7 @@ pub(crate) mod tests {
                     let mut out = vec![0.0f32; m * n];
                     let (a, b) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
                     // SAFETY: the buffer has the elements of the result.
-                    unsafe { run(Out(out.as_mut_ptr()), Start::Zero, a, b, 1.0) };
+                    unsafe { run_one(run, Out(out.as_mut_ptr()), Start::Zero, (a, b), 1.0) };
                     out
                 })
             };

@@ -200,7 +200,7 @@ unsafe fn gather_group<S: Isa, const R: usize>(
 /// Rows that a register of the factor is read for.
 const SHARED: usize = 4;
 
-/// out = drop(bias + scale t b), for rows that the call is about.
+/// out = drop(bias + scale t b), or out += it, for rows that the call is about.
 ///
 /// # Safety
 /// The processor has the instructions.
@@ -245,11 +245,14 @@ unsafe fn spread_rows<S: Isa, const N: usize>(out: &mut [f32], of: &Spread<'_>, 
             }
             for (n, sum) in sums.iter().enumerate() {
                 let at = (row + n) * width + col;
-                let sum = match &dropout {
+                let mut sum = match &dropout {
                     Some(mask) => S::dropped(*sum, mask, of.first.wrapping_add(at as u32)),
                     None => *sum,
                 };
                 let to = out.as_mut_ptr().add(at);
+                if of.added {
+                    sum = S::add(sum, upto::<S>(left, to.cast_const()));
+                }
                 match left >= S::LANES {
                     true => S::write(to, sum),
                     false => S::write_first(left, to, sum),
