@@ -62,7 +62,7 @@ fn has_fused(device: &Device) -> bool {
 }
 
 /// The numbers in which an encoder computes whose base is stored in `stored` on that device. Halves on flex save the memory of the
-/// base alone, whose matrices become f32 for one product at a time; elsewhere products are in halves too.
+/// base alone, whose matrices become f32 for one operation at a time; elsewhere products are in halves too.
 pub fn activation_dtype(stored: DType, device: &Device) -> DType {
     match has_fused(device) {
         true => DType::F32,
@@ -226,7 +226,7 @@ pub fn attention(
     Tensor::from_dispatch(Dispatch::lb_attention(q, k, v, shape.clone(), dropout))
 }
 
-/// A linear layer that makes keys or values: y = x W + b, plus an adapter's part.
+/// A linear layer that makes queries, keys or values: y = x W + b, plus an adapter's part.
 #[derive(Clone, Debug)]
 pub struct Projection {
     /// W, `[in, out]`.

@@ -349,6 +349,35 @@ fn self_attention_equals() {
                 self_attention(x.clone(), layers, &shape, Dropout::new(probability, 21))
             };
             let name = format!("self-attention {inputs} {heads} x {size} r {rank} p {probability}");
+            // No adapter but the keys', frozen weights, and an x that nobody asks about.
+            let (key_a, key_b) = (random([inputs, 3], 11), random([3, inner], 12));
+            for (adapted, tracked) in [(true, true), (false, true), (true, false)] {
+                let x = match tracked {
+                    true => x.clone(),
+                    false => x.clone().no_grad(),
+                };
+                let part = || {
+                    let layer = |bias: Option<&Tensor<1>>| Projection {
+                        weight: key.clone(),
+                        bias: bias.cloned(),
+                        adapter: None,
+                    };
+                    let mut layers = [layer(Some(&query_bias)), layer(None), layer(Some(&bias))];
+                    let lora = LoraScale {
+                        scale: 0.1,
+                        dropout: Dropout::new(probability, 51),
+                    };
+                    let factors = [key_a.clone(), key_b.clone()];
+                    layers[1].adapter = adapted.then_some((factors, lora));
+                    self_attention(x.clone(), layers, &shape, Dropout::new(probability, 21))
+                };
+                compare!(
+                    format!("{name}, frozen {adapted} {tracked}"),
+                    [x, query_bias, bias, key_a, key_b],
+                    part(),
+                    composed_only(part)
+                );
+            }
             compare!(
                 name,
                 [x, query, value, query_bias, bias, query_a, query_b, a, b],

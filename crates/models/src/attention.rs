@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use lowburn_kernels::{
-    AttentionShape, disentangled_attention, first_token_attention, self_attention,
+    AttentionShape, attention, disentangled_attention, first_token_attention, self_attention,
 };
 use lowburn_lora::Linear;
 
@@ -103,7 +103,7 @@ impl AttentionBlock {
 
 impl SelfAttention {
     /// # Shapes
-    /// - `queries`: `[sum of shape.queries, d]`, `x`: `[tokens, d]`
+    /// - `queries`: `[sum of shape.queries, d]`, which are `x` where there are as many queries as keys; `x`: `[tokens, d]`
     /// - returns the shape of `queries`
     fn forward(
         &self,
@@ -114,19 +114,18 @@ impl SelfAttention {
         mode: &mut Mode,
     ) -> Tensor<2> {
         let keys = [mode.key(), mode.key(), mode.key()];
-        let terms = match (&self.position, distances) {
-            (Some(branch), Some(distances)) => {
-                branch.terms(&self.query, &self.key, distances, mode)
-            }
-            _ => None,
-        };
-        let dropout = mode.dropout(self.dropout);
-        if let Some(terms) = terms {
+        if let (Some(branch), Some(distances)) = (&self.position, distances) {
             let q = self.query.forward(queries, keys[0]);
             let k = self.key.forward(x.clone(), keys[1]);
             let v = self.value.forward(x, keys[2]);
-            return disentangled_attention(q, k, v, terms, shape, dropout);
+            let terms = branch.terms(&self.query, &self.key, distances, mode);
+            let dropout = mode.dropout(self.dropout);
+            return match terms {
+                Some(terms) => disentangled_attention(q, k, v, terms, shape, dropout),
+                None => attention(q, k, v, shape, dropout),
+            };
         }
+        let dropout = mode.dropout(self.dropout);
         let [key, value] = [self.key.projection(keys[1]), self.value.projection(keys[2])];
         // Of every token, or of one a row.
         if shape.queries == shape.keys {

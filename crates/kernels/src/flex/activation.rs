@@ -158,6 +158,36 @@ pub(crate) fn dropout(mut x: FlexTensor, dropout: Dropout) -> FlexTensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::normals;
+
+    #[test]
+    fn rows_are_right_without_the_table_too() {
+        let width = 37;
+        let (x, bias) = (normals(3 * width, 1), normals(width, 2));
+        let gradient = normals(3 * width, 3);
+        for bias in [None, Some(bias.as_slice())] {
+            let (mut out, mut slope) = (vec![0.0; x.len()], gradient.clone());
+            gelu_rows(&mut out, &x, bias, width);
+            gelu_gradient_rows(&mut slope, &x, bias, width);
+            for (at, x) in x.iter().enumerate() {
+                let x = x + bias.map_or(0.0, |bias| bias[at % width]);
+                let (cumulative, density) = normal(x);
+                assert!((out[at] - x * cumulative).abs() <= 1e-6, "GELU({x})");
+                let right = gradient[at] * (cumulative + x * density);
+                assert!((slope[at] - right).abs() <= 1e-6, "GELU'({x})");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gradient_that_others_hold_stays_as_it_is() {
+        let given = |seed| tensor(normals(40, seed), [2, 20]);
+        let (x, gradient) = (given(1), given(2));
+        let held = gradient.clone();
+        let changed = gelu_backward(gradient, x, None);
+        assert_eq!(values(&held), normals(40, 2));
+        assert_ne!(values(&changed), values(&held));
+    }
 
     #[test]
     fn normal_distribution_and_density_are_exact_to_single_precision() {

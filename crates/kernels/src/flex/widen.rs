@@ -1,4 +1,4 @@
-//! Frozen weights that are stored in 16 bit: they become f32 for one product at a time.
+//! Frozen weights that are stored in 16 bit: they become f32 for one operation at a time.
 
 use burn::tensor::{Bytes, DType, bf16, f16};
 use burn_flex::{FlexTensor, Layout};

@@ -155,7 +155,8 @@ impl Walk<'_> {
             span,
             hidden,
         };
-        let x = if !first && layer.positions.is_empty() {
+        let all = !first || batch.length == 1;
+        let x = if all && layer.positions.is_empty() {
             let linears = [&layer.query, &layer.key, &layer.value];
             self.tape.self_attention(x, linears, of(0))
         } else {

@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 use std::rc::Rc;
 
+use lowburn_kernels::keeps_projected;
+
 use super::heap::{NUMBER, Part, Shared};
 use super::kept::{Attention, Gradient, Key, Node, Norm, Product, Step, Undo};
 use super::sizes::Linear;
@@ -105,8 +107,15 @@ impl Tape {
                     passing.extend(self.layer_gradients(linear, rows, low.is_some(), false));
                 }
                 let [inputs, outputs] = [linears[0].inputs, linears[0].outputs];
+                let mut adapted = linears.iter().filter(|linear| linear.rank > 0).skip(1);
+                // What a large rank's adapter hands back is made apart before it is added.
+                let apart = adapted.any(|linear| !keeps_projected(linear.rank));
                 let sum = x.map(|node| {
-                    let sum = self.fresh(rows.saturating_mul(inputs), Part::Activations);
+                    let numbers = rows.saturating_mul(inputs);
+                    let sum = self.fresh(numbers, Part::Activations);
+                    if apart {
+                        self.heap.pass(numbers.saturating_mul(NUMBER));
+                    }
                     self.pack([rows, outputs, inputs], false, [1, 3]);
                     (node, sum)
                 });

@@ -475,6 +475,8 @@ pub(crate) fn gather(out: &mut [f32], wide: Block<'_>, t: &[f32]) {
 pub(crate) fn spread(out: &mut [f32], of: &Spread<'_>) {
     let rows = out.len() / of.width;
     assert_eq!(of.t.len() * of.width, rows * of.b.len(), "rows of t");
+    let whole = |bias: &[f32]| bias.len() == of.width;
+    assert!(of.bias.is_none_or(whole), "a bias has the width");
     let own = Own::here().expect("asked for where there are the instructions");
     // SAFETY: the instructions are there.
     counted(1, || unsafe { (own.spread)(out, of) });
@@ -817,14 +819,21 @@ pub(crate) mod tests {
     fn the_same_bits_for_any_number_of_threads() {
         let (m, n, k) = (333, 160, 900);
         let (a, b) = (normal(m * k, 1), normal(k * n, 2));
+        let other = normal(k * n, 3);
         for (name, run, _) in ways() {
             let with = |threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
                 pool.expect("a pool").install(|| {
-                    let mut out = vec![0.0f32; m * n];
-                    let (a, b) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
-                    // SAFETY: the buffer has the elements of the result.
-                    unsafe { run_one(run, Out(out.as_mut_ptr()), Start::Zero, (a, b), 1.0) };
+                    let mut out = vec![0.0f32; 2 * m * n];
+                    let places = [0, m * n].map(|at| (Out(out[at..].as_mut_ptr()), Start::Zero));
+                    let of = Joined {
+                        results: &places,
+                        a: &[Matrix::new(&a, m, k)],
+                        b: &[&b, &other].map(|b| Matrix::new(b, k, n)),
+                        scale: 1.0,
+                    };
+                    // SAFETY: the buffer has the elements of both results.
+                    unsafe { run(&of) };
                     out
                 })
             };

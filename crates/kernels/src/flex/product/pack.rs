@@ -71,7 +71,7 @@ pub(super) type Places = [*mut f32; 7];
 
 /// Packs W registers x `block_depth` elements from `first` of a block on, of which `count` count, of each of the sums: the lines are
 /// `step` elements apart. What this thread is thought to pack then lies `next` rows of a or columns of b further on, and is
-/// fetched.
+/// fetched where each of them is a line of memory; where the lines of the depth are, those of the sums are fetched some lines ahead.
 ///
 /// The sums are those of Strassen's products, over quarters a b / c d: a + d, c + d, a, d, a + b, c - a, b - d; of an operand in one piece
 /// it is the operand. What is beyond the operand is 0.
