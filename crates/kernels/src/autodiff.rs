@@ -417,24 +417,14 @@ impl<B: Kernels + KernelBackward, C: CheckpointStrategy> Kernels for Autodiff<B,
     ) -> FloatTensor<Self> {
         // What is missing is stood in for by x.
         let maybe = [key_bias, value_bias, key_a, key_b, value_a, value_b].map(Maybe::into_option);
-        let [first, second, third, fourth, fifth, sixth] = maybe
-            .each_ref()
-            .map(|tensor| tensor.as_ref().unwrap_or(&x).node());
-        let guards = [
-            q.node(),
-            x.node(),
-            key.node(),
-            value.node(),
-            first,
-            second,
-            third,
-            fourth,
-            fifth,
-            sixth,
-        ];
+        let inputs = [q, x, key, value];
+        let guards: [_; 10] = std::array::from_fn(|i| match i {
+            0..=3 => inputs[i].node(),
+            _ => maybe[i - 4].as_ref().unwrap_or(&inputs[1]).node(),
+        });
         let [key_bias, value_bias, key_a, key_b, value_a, value_b] =
             maybe.map(|tensor| Maybe::from(tensor.map(|t| t.into_primitive())));
-        let inputs = [q, x, key, value].map(|t| t.into_primitive());
+        let inputs = inputs.map(|t| t.into_primitive());
         let prepared = FirstAttention.prepare::<C>(guards);
         match prepared.compute_bound().stateful() {
             OpsKind::Tracked(prep) => {

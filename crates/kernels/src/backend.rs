@@ -149,8 +149,7 @@ impl<B: Backend> SelfLayers<B> {
         let mut factors = a.into_iter().zip(b).zip(loras);
         let adapters = std::array::from_fn(|_| {
             let ((a, b), lora) = factors.next()?;
-            let (a, b) = a.into_option().zip(b.into_option())?;
-            Some(Adapter { a, b, lora })
+            Adapter::of([a, b], lora)
         });
         Self {
             weights,
@@ -191,10 +190,6 @@ impl<B: Backend> FirstInputs<B> {
         loras: [LoraScale; 2],
     ) -> Self {
         let [key_factors, value_factors] = factors;
-        let adapter = |factors: [Maybe<B>; 2], lora| {
-            let [a, b] = factors.map(Maybe::into_option);
-            a.zip(b).map(|(a, b)| Adapter { a, b, lora })
-        };
         Self {
             q,
             x,
@@ -202,8 +197,8 @@ impl<B: Backend> FirstInputs<B> {
             value,
             biases: biases.map(Maybe::into_option),
             adapters: [
-                adapter(key_factors, loras[0]),
-                adapter(value_factors, loras[1]),
+                Adapter::of(key_factors, loras[0]),
+                Adapter::of(value_factors, loras[1]),
             ],
         }
     }
@@ -215,6 +210,14 @@ pub(crate) struct Adapter<B: Backend> {
     pub(crate) a: FloatTensor<B>,
     pub(crate) b: FloatTensor<B>,
     pub(crate) lora: LoraScale,
+}
+
+impl<B: Backend> Adapter<B> {
+    /// That of the factors A and B, if there are both.
+    fn of(factors: [Maybe<B>; 2], lora: LoraScale) -> Option<Self> {
+        let [a, b] = factors.map(Maybe::into_option);
+        a.zip(b).map(|(a, b)| Self { a, b, lora })
+    }
 }
 
 /// Which of its gradients are asked for.

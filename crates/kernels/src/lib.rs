@@ -226,6 +226,8 @@ pub fn attention(
     Tensor::from_dispatch(Dispatch::lb_attention(q, k, v, shape.clone(), dropout))
 }
 
+type Primitive = burn::backend::tensor::FloatTensor<Dispatch>;
+
 /// A linear layer that makes queries, keys or values: y = x W + b, plus an adapter's part.
 #[derive(Clone, Debug)]
 pub struct Projection {
@@ -245,11 +247,7 @@ impl Projection {
             None => linear(x, self.weight, self.bias),
         }
     }
-}
 
-type Primitive = burn::backend::tensor::FloatTensor<Dispatch>;
-
-impl Projection {
     /// The weight, the bias, A and B, and how they are applied, as operations take them.
     fn split(self) -> (Primitive, Maybe<Dispatch>, [Maybe<Dispatch>; 2], LoraScale) {
         let none = LoraScale {

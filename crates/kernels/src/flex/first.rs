@@ -355,24 +355,21 @@ impl<'a, T: AsRef<[f32]>> Row<'a, T> {
         }
     }
 
-    /// The row's tokens in x, and in t of the keys or of the values.
-    fn tokens(&self, side: usize) -> [(*const f32, usize); 2] {
+    /// The row's tokens in x, and in t of the keys or of the values where there is an adapter.
+    fn tokens(&self, side: usize) -> impl Iterator<Item = (*const f32, usize)> {
         let of = |x: &[f32], width: usize| (x.as_ptr().wrapping_add(self.start * width), width);
-        [
+        let parts = [
             of(self.x, self.sizes.width),
             of(self.t[side].as_ref(), self.sizes.ranks[side]),
-        ]
+        ];
+        parts.into_iter().filter(|(_, width)| *width > 0)
     }
 
     /// out[head, token] = scale times a head's numbers in `wide` times those of the token.
     fn score(&self, out: &mut [f32], wide: &[f32], step: usize, side: usize, scale: f32) {
         let heads = self.sizes.heads;
         let mut at = self.number * heads * step;
-        for (tokens, width) in self
-            .tokens(side)
-            .into_iter()
-            .filter(|(_, width)| *width > 0)
-        {
+        for (tokens, width) in self.tokens(side) {
             // SAFETY: the row's tokens and heads lie inside.
             unsafe {
                 small_product(
@@ -391,11 +388,7 @@ impl<'a, T: AsRef<[f32]>> Row<'a, T> {
     /// out[head, ..] = the sums of tokens that scores [heads, length] weigh.
     fn weigh(&self, out: &mut [f32], step: usize, scores: &[f32], side: usize) {
         let mut at = 0;
-        for (tokens, width) in self
-            .tokens(side)
-            .into_iter()
-            .filter(|(_, width)| *width > 0)
-        {
+        for (tokens, width) in self.tokens(side) {
             // SAFETY: the row's tokens lie inside, and their sums inside the head's.
             unsafe {
                 small_product(

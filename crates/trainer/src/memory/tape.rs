@@ -90,6 +90,28 @@ impl Tape {
         });
     }
 
+    /// The projection of a layer's input by its adapter, if it has one.
+    fn low(&mut self, linear: &Linear, rows: u64) -> Option<Shared> {
+        if linear.rank == 0 {
+            return None;
+        }
+        let dropped = self.drops.then(|| self.dropped(linear, rows)).flatten();
+        let low = self.fresh(rows.saturating_mul(linear.rank), Part::Buffers);
+        self.drop_all(dropped);
+        Some(low)
+    }
+
+    /// What of it stays for the backward pass.
+    fn kept_low(&mut self, low: Option<Shared>, linear: &Linear, tracked: bool) -> Option<Shared> {
+        match tracked && keeps_projected(linear.rank) {
+            true => low,
+            false => {
+                self.drop_all(low);
+                None
+            }
+        }
+    }
+
     /// x W + b + scale dropout(x) A B of so many rows. `matrix`: a weight that was made for it.
     pub(super) fn linear(
         &mut self,
@@ -103,22 +125,12 @@ impl Tape {
         let tracked = self.records && (x.tracked || own);
         let wide = self.widened(linear);
         let adapted = linear.rank > 0;
-        let dropped = (adapted && self.drops)
-            .then(|| self.dropped(linear, rows))
-            .flatten();
-        let low = adapted.then(|| self.fresh(rows.saturating_mul(linear.rank), Part::Buffers));
-        self.drop_all(dropped);
+        let low = self.low(linear, rows);
         let numbers = rows.saturating_mul(linear.outputs);
         let block = self.fresh(numbers, Part::Activations);
         self.pack([rows, linear.inputs, linear.outputs], true, [1, 1]);
         self.drop_all(wide);
-        let low = match tracked && keeps_projected(linear.rank) {
-            true => low,
-            false => {
-                self.drop_all(low);
-                None
-            }
-        };
+        let low = self.kept_low(low, linear, tracked);
         let output = self.value(block, numbers, x.depth + 1, tracked);
         if tracked {
             let needed = linear.weight || adapted;
@@ -317,15 +329,7 @@ impl Tape {
     ) -> Value {
         let rows = of.rows.saturating_mul(of.keys);
         let wide = linears.map(|linear| self.widened(linear));
-        let low = linears.map(|linear| {
-            let adapted = linear.rank > 0;
-            let dropped = (adapted && self.drops)
-                .then(|| self.dropped(linear, rows))
-                .flatten();
-            let low = adapted.then(|| self.fresh(rows.saturating_mul(linear.rank), Part::Buffers));
-            self.drop_all(dropped);
-            low
-        });
+        let low = linears.map(|linear| self.low(linear, rows));
         let [inputs, outputs] = [linears[0].inputs, linears[0].outputs];
         let numbers = rows.saturating_mul(outputs);
         let mut kept: Vec<Shared> = linears
@@ -340,13 +344,7 @@ impl Tape {
         let tracked = self.records && (x.tracked || adapted || trained || biases);
         let mut kept_low = Vec::new();
         for (linear, low) in linears.into_iter().zip(low) {
-            match tracked && keeps_projected(linear.rank) {
-                true => kept_low.push(low),
-                false => {
-                    self.drop_all(low);
-                    kept_low.push(None);
-                }
-            }
+            kept_low.push(self.kept_low(low, linear, tracked));
         }
         self.lend(of.scratch(1), of.tasks());
         if tracked && keeps_probabilities(of.scores(), numbers.saturating_mul(2)) {

@@ -124,6 +124,15 @@ const WORTH_THREADS: usize = 1 << 18;
 /// # Safety
 /// `out` points to that many elements, initialised for [`Start::Add`], and nobody else touches them.
 pub(crate) unsafe fn product(out: Out, start: Start<'_>, a: Matrix<'_>, b: Matrix<'_>, scale: f32) {
+    // SAFETY: promised by the caller.
+    unsafe { one(joined, out, start, (a, b), scale) };
+}
+
+/// A single product, in some way.
+///
+/// # Safety
+/// As for [`product`], and what the way asks for.
+unsafe fn one(run: Run, out: Out, start: Start<'_>, (a, b): (Matrix<'_>, Matrix<'_>), scale: f32) {
     let of = Joined {
         results: &[(out, start)],
         a: &[a],
@@ -131,7 +140,7 @@ pub(crate) unsafe fn product(out: Out, start: Start<'_>, a: Matrix<'_>, b: Matri
         scale,
     };
     // SAFETY: promised by the caller.
-    unsafe { joined(&of) };
+    unsafe { run(&of) };
 }
 
 /// Products that are made together, for they share an operand or a result: each result is what it starts with and `scale` times the
@@ -546,25 +555,6 @@ pub(crate) mod tests {
         ways
     }
 
-    /// # Safety
-    /// As for [`product`].
-    unsafe fn run_one(
-        run: Run,
-        out: Out,
-        start: Start<'_>,
-        (a, b): (Matrix<'_>, Matrix<'_>),
-        scale: f32,
-    ) {
-        let of = Joined {
-            results: &[(out, start)],
-            a: &[a],
-            b: &[b],
-            scale,
-        };
-        // SAFETY: promised by the caller.
-        unsafe { run(&of) };
-    }
-
     #[test]
     fn joined_products_are_sums_for_every_result() {
         for (m, n, k) in [(3, 5, 2), (29, 65, 20), (61, 130, 800), (40, 400, 17)] {
@@ -661,7 +651,7 @@ pub(crate) mod tests {
                             Start::Zero | Start::Bias(_) => vec![f32::NAN; m * n],
                         };
                         // SAFETY: the buffer has the elements of the result.
-                        unsafe { run_one(run, Out(out.as_mut_ptr()), start, (a, b), 0.5) };
+                        unsafe { one(run, Out(out.as_mut_ptr()), start, (a, b), 0.5) };
                         for (at, found) in out.iter().enumerate() {
                             let first = match start {
                                 Start::Zero => 0.0,
@@ -800,7 +790,7 @@ pub(crate) mod tests {
         let error = |run: Run| {
             let mut out = vec![0.0f32; m * n];
             // SAFETY: the buffer has the elements of the result.
-            unsafe { run_one(run, Out(out.as_mut_ptr()), Start::Zero, (a, b), 1.0) };
+            unsafe { one(run, Out(out.as_mut_ptr()), Start::Zero, (a, b), 1.0) };
             let square = |(found, right): (&f32, &f64)| (f64::from(*found) - right).powi(2);
             (out.iter().zip(&right).map(square).sum::<f64>() / right.len() as f64).sqrt()
         };
